@@ -1,0 +1,154 @@
+"""Dense attention on torch's SDPA: features and rotation in front of one call, bias added in blocks of queries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from longspan.equation import (
+    Method,
+    Slots,
+    Window,
+    check_shapes,
+    fill_slots,
+    initial_parameters,
+    rotate_pairs,
+    rotation_tables,
+)
+
+BIAS_ELEMENTS = 1 << 24
+"""Elements of a bias that exist at once (64 MB in float32): what makes ALiBi linear in memory."""
+
+
+def attention(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B G S D"],
+    v: Float[Tensor, "B G S V"],
+    *,
+    methods: Sequence[Method] = (),
+    window: Window | None = None,
+    causal: bool = True,
+    lengths: Sequence[int] | None = None,
+    query_positions: Tensor | None = None,
+    key_positions: Tensor | None = None,
+    parameters: Mapping[str, Tensor] | None = None,
+) -> Float[Tensor, "B H T V"]:
+    """The equation in the dtype of q, on SDPA; arguments and errors as `reference_attention`."""
+    check_shapes(q, k, causal)
+    slots = fill_slots(methods)
+    queries, keys = q.shape[2], k.shape[2]
+    key_positions = torch.arange(keys, device=q.device) if key_positions is None else key_positions
+    query_positions = key_positions[..., keys - queries :] if query_positions is None else query_positions
+    query_positions, key_positions = (p.expand(q.shape[0], -1) for p in (query_positions, key_positions))
+    scaling = 1 / math.sqrt(q.shape[-1])
+    q, k = _rotated(q, k, slots, window, query_positions, key_positions, parameters)
+    if slots.scale is not None:
+        assert window is not None, "a scale needs a window"
+        q = q * slots.scale.scale(window, query_positions)[:, None, :, None].to(q.dtype)
+    seen = _seen(q.shape[0], queries, keys, causal, lengths, q.device)
+    if slots.bias is None:
+        return _sdpa(q, k, v, seen, causal and seen is None, scaling)
+    if seen is None:
+        seen = storage_order(queries, keys, q.device)[None, None] if causal else None
+    blocks = []
+    for rows, bias in bias_blocks(slots, q.shape[1], query_positions, key_positions):
+        mask = bias if seen is None else bias.masked_fill(~seen[:, :, rows], -math.inf)
+        blocks.append(_sdpa(q[:, :, rows], k, v, mask.to(q.dtype), False, scaling))
+    return torch.cat(blocks, dim=2)
+
+
+def _rotated(
+    q: Tensor,
+    k: Tensor,
+    slots: Slots,
+    window: Window | None,
+    query_positions: Tensor,
+    key_positions: Tensor,
+    parameters: Mapping[str, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    rotary_dim = q.shape[-1] if window is None else window.rotary_dim
+    layout = "half" if window is None else window.layout
+    if window is None:
+        omega = torch.zeros(slots.rotary_dim(rotary_dim) // 2, dtype=torch.float64)
+    else:
+        omega = slots.omega(window)
+    parameters = initial_parameters(slots, k.shape[1], rotary_dim) if parameters is None else parameters
+    turned = []
+    for x, positions, is_query in ((q, query_positions, True), (k, key_positions, False)):
+        cos, sin = rotation_tables(omega.to(q.device), positions[:, None], torch.promote_types(q.dtype, torch.float32))
+        head, rest = x[..., :rotary_dim], x[..., rotary_dim:]
+
+        def rotate(y: Tensor, cos: Tensor = cos, sin: Tensor = sin) -> Tensor:
+            return rotate_pairs(y, cos, sin, layout)
+
+        if slots.feature is None:
+            head = rotate(head)
+        elif is_query:
+            head = slots.feature.query(head, rotate, layout)
+        else:
+            head = rotate(slots.feature.psi(head, layout, parameters))
+        turned.append(torch.cat((head.to(x.dtype), rest), dim=-1) if rest.shape[-1] else head.to(x.dtype))
+    return turned[0], turned[1]
+
+
+def storage_order(queries: int, keys: int, device: torch.device) -> Tensor:
+    """True where the key is stored no later than the query, the queries being the last of the keys: `T S`."""
+    return torch.arange(keys, device=device) <= torch.arange(keys - queries, keys, device=device)[:, None]
+
+
+def _seen(
+    batch: int, queries: int, keys: int, causal: bool, lengths: Sequence[int] | None, device: torch.device
+) -> Tensor | None:
+    """`B 1 T S` of what each query may see, or None where SDPA's own causal rule (or none at all) says it."""
+    if lengths is None and (not causal or queries == keys):
+        return None
+    seen = storage_order(queries, keys, device) if causal else torch.ones(queries, keys, dtype=torch.bool)
+    seen = seen.to(device).expand(batch, 1, queries, keys)
+    if lengths is not None:
+        valid = torch.arange(keys, device=device) < torch.tensor(lengths, device=device)[:, None]
+        seen = seen & valid[:, None, None, :]
+    return seen
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scaling: float) -> Tensor:
+    value, width = pad_value(q, v)
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, value = k.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    output = functional.scaled_dot_product_attention(q, k, value, attn_mask=mask, is_causal=is_causal, scale=scaling)
+    if mask is not None:
+        hidden = ~mask.any(-1, keepdim=True) if mask.dtype == torch.bool else mask.isneginf().all(-1, keepdim=True)
+        output = output.masked_fill(hidden, 0.0)  # a query that sees no key
+    return output[..., :width]
+
+
+def pad_value(q: Tensor, v: Tensor) -> tuple[Tensor, int]:
+    """v widened with zeros to the width of q, and its own width.
+
+    Flash kernels want q, k and v equally wide; without this a wider feature falls back to an N x N matrix.
+    """
+    width = v.shape[-1]
+    return (functional.pad(v, (0, q.shape[-1] - width)) if q.shape[-1] > width else v), width
+
+
+def bias_blocks(
+    slots: Slots, heads: int, query_positions: Tensor, key_positions: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of queries and their bias `B H t S`, each of a bounded number of elements.
+
+    Args:
+        query_positions: `B T`
+        key_positions: `B S`
+    """
+    assert slots.bias is not None
+    queries, keys = query_positions.shape[-1], key_positions.shape[-1]
+    step = max(1, BIAS_ELEMENTS // (heads * keys * query_positions.shape[0]))
+    for start in range(0, queries, step):
+        rows = slice(start, min(start + step, queries))
+        distance = query_positions[:, rows, None] - key_positions[:, None, :]
+        yield rows, slots.bias.bias(heads, distance)

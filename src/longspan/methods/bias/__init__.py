@@ -1,0 +1,1 @@
+"""Slot b: methods that add a number to a logit."""

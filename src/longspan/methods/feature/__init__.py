@@ -1,0 +1,1 @@
+"""Slots phi and psi: methods that change what is rotated."""

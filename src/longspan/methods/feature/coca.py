@@ -1,0 +1,55 @@
+"""CoCA: make q and k collinear in each pair, so that RoPE starts at angle zero.
+
+Formula   score(m,n) = SUM_j t_nj |q_mj|^2 cos((m-n) omega_j) / sqrt(D), t = gate((k1 + k2) / 2), |q_j|^2 = q1^2 + q2^2
+Source    arXiv:2309.08646 eq. 4-9, 17 (exact), 10 (slack); code codefuse-ai/Collinear-Constrained-Attention
+Differs   form="exact" is that formula as a feature map, phi = [|q_j|^2, 0], psi = [t_j, 0]: an ordinary dot product
+          for any kernel. The released code and the paper's main tables are form="slack", q * R(q) against R([t, t]):
+          neither collinear nor relative. form="strict" ties the halves of q, where both agree. gate="softplus" is ours,
+          as is the treatment of partial rotary: the part of a head that does not rotate stays a plain product
+Checked   the literal definition (the key of query m at n is q_m * t_n, both rotated); worked numbers; the released
+          einsum
+Training  from scratch, or conversion of a trained model; not training-free
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from longspan.equation import Feature, Layout, Rotate, join_pairs, split_pairs
+
+GATES = {"relu": functional.relu, "softplus": functional.softplus}
+
+
+def tied(x: Tensor, layout: Layout) -> Tensor:
+    """Mean of the two members of each pair: `... R` -> `... F`."""
+    first, second = split_pairs(x, layout)
+    return (first + second) * 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coca(Feature):
+    """Collinear Constrained Attention."""
+
+    form: Literal["exact", "slack", "strict"] = "exact"
+    """The formula itself; what the authors released; or the formula with the two halves of q tied."""
+    gate: Literal["relu", "softplus"] = "relu"
+    """What keeps t from being negative, which would be an initial angle of pi."""
+
+    def phi(self, q: Tensor, layout: Layout) -> Tensor:
+        first, second = (tied(q, layout),) * 2 if self.form == "strict" else split_pairs(q, layout)
+        # the square is taken in float32 at least: bf16 squares add a third to the error of the logits
+        wide = first.float() if first.element_size() < 4 else first
+        wider = second.float() if second.element_size() < 4 else second
+        return (wide * wide + wider * wider).to(q.dtype)
+
+    def psi(self, k: Tensor, layout: Layout, parameters: Mapping[str, Tensor]) -> Tensor:
+        t = GATES[self.gate](tied(k, layout))
+        return join_pairs(t, t, layout) if self.form == "slack" else t
+
+    def query(self, q: Tensor, rotate: Rotate, layout: Layout) -> Tensor:
+        return q * rotate(q) if self.form == "slack" else rotate(self.phi(q, layout))

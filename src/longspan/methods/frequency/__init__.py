@@ -1,0 +1,1 @@
+"""Slot omega: methods that change how fast each pair turns."""

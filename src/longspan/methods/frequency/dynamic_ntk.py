@@ -1,0 +1,48 @@
+"""Dynamic NTK: raise the base as the sequence grows; inputs inside the trained window stay untouched.
+
+Formula   base'(N) = base * (a N/L - (a - 1))^(R/(R-2)) for N > L, else base; N tokens read now, L trained length
+Source    arXiv:2309.00071 sec. 3.3; the form with a is transformers'; the paper's is a = 1
+Differs   transformers leaves cached keys at the base of their own time; here keys are cached un-rotated and turned by
+          the current base. Hidden states made earlier keep the frequencies of their time: only a full forward, or
+          static_for, gives every layer one base. N is counted for each row of a batch, not for the batch as a whole
+Checked   transformers ROPE_INIT_FUNCTIONS["dynamic"]; cached keys against fresh ones
+Training  none
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from longspan.equation import Frequency, Window
+from longspan.methods.frequency.ntk import frequencies_of_base, raised_base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicNtk(Frequency):
+    """NTK-aware interpolation whose base follows the length."""
+
+    scales_window: ClassVar[bool] = True
+    follows_length: ClassVar[bool] = True
+
+    factor: float | None = None
+    """a; None takes target_length / original_length."""
+    static_for: int | Literal["target"] | None = None
+    """Use the base of this length for all inputs, so that nothing changes while decoding; "target" is target_length."""
+
+    def frequency(self, window: Window) -> Float64[Tensor, " F"]:
+        factor = self.factor or window.factor
+        length = {"target": window.target_length, None: window.length or window.target_length}.get(
+            self.static_for, self.static_for
+        )
+        growth = length / window.original_length
+        if growth <= 1 or (window.factor == 1 and self.factor is None):
+            return window.omega
+        base = raised_base(window.base, factor * growth - (factor - 1), window.rotary_dim)
+        return frequencies_of_base(base, window.rotary_dim)
+
+    def changes_with_length(self) -> bool:
+        return self.static_for is None

@@ -1,0 +1,1 @@
+"""Slot tau: methods that scale all logits of a query."""

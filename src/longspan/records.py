@@ -1,0 +1,132 @@
+"""Records: the one form in which results are kept, one JSON object a line."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from longspan.errors import DataError
+from longspan.files import storage_errors
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the source tree that runs (`-dirty` if it was changed since), or None outside a repository."""
+    root = Path(__file__).resolve().parents[2]
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "src"], capture_output=True, check=False)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if changed.returncode else "")
+
+
+@functools.cache
+def versions() -> str:
+    """Versions that decide the numbers, as one line: `python 3.11.7, torch 2.13.0, ...`."""
+    names = ("longspan", "torch", "transformers", "tokenizers", "numpy")
+    found = [f"{name} {metadata.version(name)}" for name in names]
+    return ", ".join([f"python {platform.python_version()}", *found])
+
+
+def hardware() -> str:
+    """The accelerator in use, else the processor and its cores."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One measured number. Absent is None; length and depth are columns, never part of a name."""
+
+    run: str
+    """Names the run or study that the number belongs to."""
+    method: str
+    """Methods in force when it was measured, as `longspan methods` spells them: `coca+yarn`."""
+    model: str
+    """Folder or name of the model; in a study, the arm."""
+    task: str
+    """`perplexity`, `position`, `passkey`, `train`, `attention`, ..."""
+    metric: str
+    """`perplexity`, `nll`, `accuracy`, `seconds`, `bytes`, ..."""
+    value: float | None
+    low: float | None = None
+    """Lower end of the 95 % interval."""
+    high: float | None = None
+    n: int | None = None
+    """How many things (tokens, trials, repeats) the value rests on."""
+    train_length: int | None = None
+    length: int | None = None
+    """Tokens in the model's window when measured."""
+    depth: float | None = None
+    """Place inside the window, 0 (start) to 1 (end)."""
+    seed: int | None = None
+    commit: str | None = field(default_factory=commit)
+    versions: str = field(default_factory=versions)
+    hardware: str = field(default_factory=hardware)
+    when: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def append_records(path: Path, records: Iterable[Record]) -> None:
+    """Add `records` to the end of `path`, flushed to disk; a line torn by a crash is dropped first."""
+    path = Path(path)
+    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            _drop_torn_line(file)
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _drop_torn_line(file: Any) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    file.seek(0)
+    whole = file.read().rfind(b"\n") + 1
+    if whole < size:
+        file.truncate(whole)
+
+
+def read_records(path: Path) -> list[Record]:
+    """All whole records of `path`, or of `records.jsonl` in it if it is a folder.
+
+    Raises:
+        DataError: the file is missing, or a line other than the last is no record.
+    """
+    path = Path(path)
+    path = path / "records.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: run `longspan eval` or `longspan compare` first")
+    known = {item.name for item in fields(Record)}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            records.append(Record(**{key: value for key, value in row.items() if key in known}))
+        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+            if number == len(lines):  # torn by a crash; it will be measured again
+                break
+            raise DataError(f"{path}, line {number}: not a record ({error})") from error
+    return records

@@ -1,0 +1,79 @@
+"""Patched models on disk: a model_type of their own, so that they never load silently as the plain model."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from longspan.equation import fill_slots
+from longspan.errors import CheckpointError
+from longspan.registry import methods_from_json
+from longspan.surgery.families import FAMILIES, PREFIX, Family, window_of
+
+
+@functools.cache
+def patched_classes(family: Family) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
+    """The config and model class under which patched models of a family are saved and loaded."""
+    name = f"Longspan{family.class_prefix}"
+    config_class = type(
+        f"{name}Config",
+        (family.config_class,),
+        {"model_type": PREFIX + family.model_type, "__module__": __name__, "__doc__": "A config with its methods."},
+    )
+
+    def build(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        family.model_class.__init__(self, config, *args, **kwargs)
+        install_saved(self, family)
+
+    model_class = type(
+        f"{name}ForCausalLM",
+        (family.model_class,),
+        {
+            "__init__": build,
+            "config_class": config_class,
+            "__module__": __name__,
+            "__doc__": "A causal language model that applies the methods in its config.",
+        },
+    )
+    globals().update(
+        {config_class.__name__: config_class, model_class.__name__: model_class}
+    )  # pickling finds classes by module and name
+    return config_class, model_class
+
+
+def install_saved(model: PreTrainedModel, family: Family) -> None:
+    """Apply the methods that a config names to a freshly built model, before its weights are loaded.
+
+    Raises:
+        CheckpointError: the config does not name its methods.
+        MethodError: it names one that is not installed.
+    """
+    from longspan.surgery.patch import install
+    from longspan.surgery.plan import Plan
+
+    saved = getattr(model.config, "longspan", None)
+    if not isinstance(saved, dict) or not {"methods", "original_length", "target_length"} <= set(saved):
+        raise CheckpointError(
+            f"a config of type '{model.config.model_type}' must name its methods under 'longspan': "
+            "config.json is damaged or was edited; save the model again"
+        )
+    methods = methods_from_json(saved["methods"])
+    window = window_of(model.config, saved["original_length"], saved["target_length"])
+    install(model, Plan(family, methods, fill_slots(methods), window, ()), [])
+
+
+def register() -> None:
+    """Make `AutoConfig` and `AutoModelForCausalLM` know the patched classes; calling it again does nothing new."""
+    for family in FAMILIES.values():
+        config_class, model_class = patched_classes(family)
+        AutoConfig.register(PREFIX + family.model_type, config_class, exist_ok=True)
+        AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
+
+
+def load(path: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """Load a model folder, patched or plain; keywords as `from_pretrained`."""
+    register()
+    return AutoModelForCausalLM.from_pretrained(path, **kwargs)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import softplus
+
+from longspan.equation import Window, rotate_pairs, rotation_tables
+from longspan.methods.feature.pope import PoPE
+
+
+def scores(method: PoPE, q: torch.Tensor, k: torch.Tensor, m: int, n: int, phase: torch.Tensor | None) -> float:
+    width = method.rotary_dim(q.shape[-1])
+    omega = Window(rotary_dim=width, original_length=8, target_length=8).omega
+
+    def rotate(x: torch.Tensor, position: int) -> torch.Tensor:
+        return rotate_pairs(x, *rotation_tables(omega, torch.tensor([position]), torch.float64), "half")
+
+    query = method.query(q[None, None], lambda x: rotate(x, m), "half")
+    key = rotate(method.psi(k[None, None], "half", {} if phase is None else {"phase": phase[None]}), n)
+    return float((query * key).sum())
+
+
+def test_scores_equal_the_published_sum() -> None:
+    q, k = torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    phase = -2 * math.pi * torch.rand(6, dtype=torch.float64)
+    expected = sum(
+        softplus(q[c]) * softplus(k[c]) * math.cos((7 - 3) * 10000 ** (-c / 6) - phase[c].item()) for c in range(6)
+    )
+    assert scores(PoPE(), q, k, 7, 3, phase) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_without_a_phase_no_distance_scores_higher_than_zero() -> None:
+    q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+    near = scores(PoPE(phase=False), q, k, 0, 0, None)
+    assert all(scores(PoPE(phase=False), q, k, m, 0, None) <= near for m in range(1, 200))
+
+
+def test_half_width_costs_what_rope_costs() -> None:
+    method = PoPE(width="half")
+    assert method.rotary_dim(8) == 8
+    assert PoPE().rotary_dim(8) == 16
+    assert method.parameters(2, 8)["phase"].shape == (2, 4)
+
+
+def test_half_width_scores_equal_the_sum_over_means_of_pairs() -> None:
+    q, k = torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    phase = torch.zeros(3, dtype=torch.float64)
+    expected = sum(
+        softplus((q[c] + q[c + 3]) / 2) * softplus((k[c] + k[c + 3]) / 2) * math.cos(4 * 10000 ** (-c / 3))
+        for c in range(3)
+    )
+    assert scores(PoPE(width="half"), q, k, 7, 3, phase) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_a_phase_outside_its_range_is_clamped_and_gets_no_gradient() -> None:
+    phase = torch.tensor([[0.5, -1.0]], dtype=torch.float64, requires_grad=True)
+    k = torch.randn(1, 1, 2, dtype=torch.float64)
+    found = PoPE().psi(k, "half", {"phase": phase})
+    found.sum().backward()
+    assert found[0, 0, 2].item() == 0  # sin of a phase clamped to 0
+    assert phase.grad[0, 0].item() == 0
+    assert phase.grad[0, 1].item() != 0

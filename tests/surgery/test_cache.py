@@ -1,0 +1,154 @@
+"""Cached decoding, generation and saving: nothing is stale and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+import longspan as ls
+from longspan.errors import MethodError
+from surgery_methods import GROWING, METHODS
+from tolerances import LOGITS, logit_distance
+
+Maker = Callable[[str], PreTrainedModel]
+TARGET = 256
+STILL = tuple(methods for methods in METHODS if methods not in GROWING)
+
+
+def ids(rows: int = 2, length: int = 100, seed: int = 0) -> torch.Tensor:
+    return torch.randint(3, 128, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def decoded(model: PreTrainedModel, tokens: torch.Tensor, prefill: int) -> tuple[torch.Tensor, DynamicCache]:
+    cache = DynamicCache(config=model.config)
+    parts = [model(tokens[:, :prefill], past_key_values=cache).logits]
+    parts += [model(tokens[:, i : i + 1], past_key_values=cache).logits for i in range(prefill, tokens.shape[1])]
+    return torch.cat(parts, dim=1), cache
+
+
+@pytest.mark.parametrize("methods_text", STILL)
+def test_cached_decoding_equals_the_full_forward(family: str, methods_text: str, tiny_model: Maker) -> None:
+    model = tiny_model(family)
+    with ls.extend(model, methods_text, target_length=TARGET):
+        tokens = ids()
+        found, _ = decoded(model, tokens, prefill=60)  # goes on across the original length, 64
+        with torch.no_grad():
+            assert logit_distance(found, model(tokens, use_cache=False).logits) < LOGITS
+
+
+@pytest.mark.parametrize("methods_text", GROWING)
+def test_growing_frequencies_decode_exactly_while_they_stand_still(
+    family: str, methods_text: str, tiny_model: Maker
+) -> None:
+    model = tiny_model(family)
+    with ls.extend(model, methods_text, target_length=TARGET):
+        tokens = ids(length=64)
+        found, _ = decoded(model, tokens, prefill=40)
+        with torch.no_grad():
+            assert logit_distance(found, model(tokens, use_cache=False).logits) < LOGITS
+    static = methods_text.replace("factor=4.0", "factor=4.0, static_for='target'")
+    with ls.extend(model, static, target_length=TARGET):
+        tokens = ids()
+        found, _ = decoded(model, tokens, prefill=60)
+        with torch.no_grad():
+            assert logit_distance(found, model(tokens, use_cache=False).logits) < LOGITS
+
+
+@pytest.mark.parametrize("methods_text", GROWING)
+def test_cached_keys_of_the_first_layer_equal_fresh_ones_after_the_base_has_grown(
+    methods_text: str, family: str, tiny_model: Maker
+) -> None:
+    """The first layer's input does not depend on frequencies, so its last logits must not know of the cache."""
+    model = tiny_model(family)
+    model.config.num_hidden_layers = 1
+    for layers in (model.base_model.layers,):
+        del layers[1:]
+    with ls.extend(model, methods_text, target_length=TARGET):
+        tokens = ids()
+        found, _ = decoded(model, tokens, prefill=60)
+        with torch.no_grad():
+            full = model(tokens, use_cache=False).logits
+        assert logit_distance(found[:, -1], full[:, -1]) < LOGITS
+        # the token before was decoded under the base of its own time, so there the two must differ
+        assert logit_distance(found[:, 80], full[:, 80]) > 1e-4
+
+
+def test_growing_coca_caches_keys_of_half_the_width(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    with ls.extend(model, "coca+dynamic_ntk(factor=4)", target_length=TARGET):
+        _, cache = decoded(model, ids(), prefill=60)
+        assert cache.layers[0].keys.shape[-1] == 4
+        assert cache.layers[0].values.shape[-1] == 8
+
+
+def test_growing_frequencies_refuse_a_cache_of_fixed_size(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    with (
+        ls.extend(model, "dynamic_ntk", target_length=TARGET),
+        pytest.raises(MethodError, match="static_for='target'"),
+    ):
+        model.generate(ids(rows=1, length=8), max_new_tokens=2, cache_implementation="static")
+
+
+def test_sliding_window_layers_decode_as_they_prefill(methods: str, tiny_model: Maker) -> None:
+    from conftest import make_model
+
+    model = make_model("mistral", sliding_window=24)
+    if methods in GROWING:
+        methods = methods.replace("factor=4.0", "factor=4.0, static_for='target'")
+    with ls.extend(model, methods, target_length=TARGET):
+        tokens = ids()
+        found, _ = decoded(model, tokens, prefill=60)
+        with torch.no_grad():
+            assert logit_distance(found, model(tokens, use_cache=False).logits) < LOGITS
+
+
+def test_saved_models_load_with_the_same_logits_and_tokens(
+    family: str, methods: str, tiny_model: Maker, tmp_path: Path
+) -> None:
+    model = tiny_model(family)
+    ls.extend(model, methods, target_length=TARGET)
+    model.save_pretrained(tmp_path / "model")
+    for loaded in (AutoModelForCausalLM.from_pretrained(tmp_path / "model"), ls.load(tmp_path / "model")):
+        assert loaded.config.model_type == f"longspan_{family}"
+        with torch.no_grad():
+            assert torch.equal(loaded(ids()).logits, model(ids()).logits)
+        prompt = {"input_ids": ids(length=70), "attention_mask": torch.ones(2, 70, dtype=torch.long)}
+        settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+        assert torch.equal(loaded.generate(**prompt, **settings), model.generate(**prompt, **settings))
+
+
+def test_generation_from_a_left_padded_batch_equals_one_by_one(methods: str, tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    with ls.extend(model, methods, target_length=TARGET):
+        long, short = ids(rows=1, length=80), ids(rows=1, length=61, seed=1)
+        padded = torch.cat((torch.zeros(1, 19, dtype=torch.long), short), dim=1)
+        mask = torch.stack((torch.ones(80), (torch.arange(80) >= 19))).long()
+        settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        both = model.generate(torch.cat((long, padded)), attention_mask=mask, **settings)[:, 80:]
+        for row, tokens in enumerate((long, short)):
+            alone = model.generate(tokens, attention_mask=torch.ones_like(tokens), **settings)[:, tokens.shape[1] :]
+            assert torch.equal(both[row : row + 1], alone)
+
+
+def test_a_patched_checkpoint_never_loads_silently_as_the_plain_model(tiny_model: Maker, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    ls.extend(model, "coca")
+    model.save_pretrained(tmp_path)
+    plain = (
+        "from transformers import AutoModelForCausalLM\n"
+        f"AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})\n"
+    )  # fmt: skip
+    without = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True, check=False)
+    assert without.returncode != 0
+    assert "longspan_llama" in without.stderr
+    for order in ("import longspan\n" + plain, plain.replace("\n", "\nimport longspan\n", 1)):
+        with_it = subprocess.run([sys.executable, "-c", order], capture_output=True, text=True, check=False)
+        assert with_it.returncode == 0, with_it.stderr

@@ -1,0 +1,271 @@
+"""Plan, apply, undo: on every family, with every method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import LlamaForSequenceClassification, PreTrainedModel
+
+import longspan as ls
+from longspan.equation import fill_slots, initial_parameters, reference_attention
+from longspan.errors import FamilyError, LengthError, MethodError
+from longspan.registry import all_methods, format_methods, parse_methods
+from longspan.surgery import current_methods, original_length, target_length
+from longspan.surgery.families import FAMILIES
+from surgery_methods import METHODS
+from tolerances import LOGITS, distance, logit_distance
+
+Maker = Callable[[str], PreTrainedModel]
+TARGET = 256
+
+
+def ids(rows: int = 2, length: int = 100, seed: int = 0) -> torch.Tensor:
+    return torch.randint(3, 128, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, tokens: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    return model(tokens, use_cache=False, **kwargs).logits
+
+
+def test_the_methods_tried_are_all_there_are() -> None:
+    tried = {type(method) for text in METHODS for method in parse_methods(text)}
+    assert tried | {all_methods()["rope"]} == set(all_methods().values())
+
+
+def test_undo_restores_every_bit(family: str, methods: str, tiny_model: Maker) -> None:
+    model = tiny_model(family)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    config, kinds = model.config.to_dict(), [type(module) for module in model.modules()]
+    before = logits(model, ids())
+    patch = ls.extend(model, methods, target_length=TARGET)
+    changed = logits(model, ids())
+    patch.undo()
+    assert torch.equal(logits(model, ids()), before)
+    assert model.config.to_dict() == config
+    assert [type(module) for module in model.modules()] == kinds
+    assert model.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert (methods == "rope") == (logit_distance(changed, before) < 1e-5)
+
+
+def captured_attention(model: PreTrainedModel, tokens: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """For each layer: q, k, v just before RoPE, and the input of the output projection, all float64."""
+    family = FAMILIES[model.config.model_type.removeprefix("longspan_")]
+    layers, handles = [], []
+    for module in model.modules():
+        if not isinstance(module, family.attention_class):
+            continue
+        seen: dict[str, torch.Tensor] = {}
+        layers.append((module, seen))
+
+        def keep(name: str, store: dict[str, torch.Tensor]) -> Callable[..., None]:
+            return lambda _module, args, output: store.update({name: args[0] if name == "output" else output})
+
+        sites = {"q": family.query_site, "k": family.key_site, "v": "v_proj", "output": "o_proj"}
+        if family.model_type == "gpt_neox":
+            sites = {"qkv": "query_key_value", "output": "dense"}
+        handles += [getattr(module, site).register_forward_hook(keep(name, seen)) for name, site in sites.items()]
+    logits(model, tokens)
+    for handle in handles:
+        handle.remove()
+    return [_heads(module, seen) for module, seen in layers]
+
+
+def _heads(module: torch.nn.Module, seen: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    batch, length, _ = seen["output"].shape
+    if "qkv" in seen:
+        q, k, v = seen["qkv"].view(batch, length, -1, 3 * module.head_size).transpose(1, 2).chunk(3, dim=-1)
+    else:
+        q, k, v = (seen[name].view(batch, length, -1, module.head_dim).transpose(1, 2) for name in "qkv")
+    return q, k, v, seen["output"].view(batch, length, q.shape[1], -1).transpose(1, 2)
+
+
+def test_each_layer_computes_the_equation(family: str, methods: str, tiny_model: Maker) -> None:
+    model = tiny_model(family).double()
+    with ls.extend(model, methods, target_length=TARGET) as patch:
+        for module in model.modules():
+            if hasattr(module, "phase"):
+                torch.nn.init.uniform_(module.phase, -3, 0)
+        window = patch.plan.window.at(75)
+        phases = [m.phase for m in model.modules() if hasattr(m, "phase")]
+        for index, (q, k, v, found) in enumerate(captured_attention(model, ids(length=75))):
+            slots = fill_slots(patch.plan.methods)
+            parameters = initial_parameters(slots, k.shape[1], window.rotary_dim)
+            if phases:
+                parameters = {"phase": phases[index]}
+            expected = reference_attention(q, k, v, methods=patch.plan.methods, window=window, parameters=parameters)
+            assert distance(found, expected) < 1e-6  # tau and the bias of the patched model are float32
+
+
+def test_eager_equals_sdpa(family: str, methods: str, tiny_model: Maker) -> None:
+    model = tiny_model(family)
+    with ls.extend(model, methods, target_length=TARGET):
+        model.set_attn_implementation("sdpa")
+        fast = logits(model, ids())
+        model.set_attn_implementation("eager")
+        assert logit_distance(fast, logits(model, ids())) < LOGITS
+
+
+def test_left_padding_changes_nothing_for_the_tokens_that_are_there(
+    family: str, methods: str, tiny_model: Maker
+) -> None:
+    model = tiny_model(family)
+    tokens = ids(rows=1, length=90)
+    padded = torch.cat((torch.zeros(1, 7, dtype=torch.long), tokens), dim=1)
+    mask = (torch.arange(97) >= 7).long()[None]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with ls.extend(model, methods, target_length=TARGET):
+        alone = logits(model, tokens)
+        beside = logits(model, padded, attention_mask=mask, position_ids=positions)
+        assert logit_distance(beside[:, 7:], alone) < LOGITS
+
+
+def test_a_row_does_not_depend_on_its_neighbours_length(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    short, long = ids(rows=1, length=50), ids(rows=1, length=100, seed=1)
+    padded = torch.cat((torch.zeros(1, 50, dtype=torch.long), short), dim=1)
+    mask = torch.stack((torch.arange(100) >= 50, torch.ones(100, dtype=torch.bool))).long()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with ls.extend(model, "dynamic_ntk(factor=4)", target_length=TARGET):
+        together = logits(model, torch.cat((padded, long)), attention_mask=mask, position_ids=positions)
+        assert logit_distance(together[:1, 50:], logits(model, short)) < LOGITS
+        assert logit_distance(together[1:], logits(model, long)) < LOGITS
+
+
+def test_a_later_token_never_moves_an_earlier_logit(family: str, methods: str, tiny_model: Maker) -> None:
+    model = tiny_model(family)
+    with ls.extend(model, methods, target_length=TARGET):
+        tokens = ids()
+        other = tokens.clone()
+        other[:, -1] = (other[:, -1] + 1) % 128
+        assert torch.equal(logits(model, tokens)[:, :-1], logits(model, other)[:, :-1])
+
+
+@pytest.mark.parametrize(("methods_text", "relative"), [("coca", True), ("coca(form='slack')", False)])
+def test_moving_all_positions_by_a_thousand(methods_text: str, relative: bool, family: str, tiny_model: Maker) -> None:
+    model = tiny_model(family)
+    with ls.extend(model, methods_text):
+        tokens = ids(length=60)
+        places = torch.arange(60)[None]
+        here = logits(model, tokens, position_ids=places)
+        there = logits(model, tokens, position_ids=places + 1000)
+        moved = logit_distance(there, here)
+        assert moved < 1e-3 if relative else moved > 1e-2
+
+
+def test_methods_are_added_to_a_patched_model_and_taken_off_in_turn(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    plain = logits(model, ids())
+    inner = ls.extend(model, "pope")
+    with torch.no_grad():
+        for module in model.modules():
+            if hasattr(module, "phase"):
+                module.phase.fill_(-1.0)
+    with_pope = logits(model, ids())
+    with ls.extend(model, "yarn", target_length=TARGET) as outer:
+        assert format_methods(current_methods(model)) == "pope+yarn"
+        assert (original_length(model), target_length(model)) == (64, TARGET)
+        assert logit_distance(logits(model, ids()), with_pope) > 1e-4
+        with pytest.raises(AssertionError, match="applied later first"):
+            inner.undo()
+    assert outer.plan.window.factor == 4
+    assert torch.equal(logits(model, ids()), with_pope)  # trained phases are still there
+    inner.undo()
+    assert torch.equal(logits(model, ids()), plain)
+
+
+def test_a_copy_of_a_patched_model_is_a_model_of_its_own(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    ls.extend(model, "coca+yarn", target_length=TARGET)
+    other = copy.deepcopy(model)
+    before = logits(other, ids())
+    model.base_model.rotary_emb.slots = fill_slots(parse_methods("pi"))
+    model.base_model.rotary_emb._static = None
+    assert torch.equal(logits(other, ids()), before)
+    assert not torch.equal(logits(model, ids()), before)
+
+
+def test_the_plan_names_every_place_and_writes_nothing(tiny_model: Maker) -> None:
+    model = tiny_model("qwen3")
+    plan = ls.plan(model, "coca+yarn", target_length=TARGET)
+    text = str(plan)
+    assert text.startswith("coca+yarn: 64 -> 256 tokens, factor 4\n")
+    assert "model.rotary_emb.inv_freq <- Yarn (4 pairs, slowed 1 to 4 times)" in text
+    assert "model.layers.1.self_attn.k_norm <- Coca" in text
+    assert current_methods(model) == ()
+    assert plan.to_json()["original_length"] == 64
+
+
+@pytest.mark.parametrize(
+    ("methods_text", "lengths", "error", "says"),
+    [
+        ("yarn", {}, LengthError, "give target_length"),
+        ("yarn", {"target_length": 32}, LengthError, "shorter than original_length 64"),
+        ("pi+yarn", {"target_length": 128}, MethodError, "Pi and Yarn both fill"),
+        ("yarm", {"target_length": 128}, MethodError, "unknown method 'yarm'"),
+    ],
+)
+def test_what_cannot_be_applied_leaves_the_model_untouched(
+    methods_text: str, lengths: dict, error: type[Exception], says: str, tiny_model: Maker
+) -> None:
+    model = tiny_model("llama")
+    before = logits(model, ids())
+    with pytest.raises(error, match=says):
+        ls.extend(model, methods_text, **lengths)
+    assert torch.equal(logits(model, ids()), before)
+    assert not hasattr(model.config, "longspan")
+
+
+def test_a_factor_of_a_method_sets_the_target(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    with ls.extend(model, "yarn(factor=8)"):
+        assert target_length(model) == 512
+        assert model.config.max_position_embeddings == 512
+
+
+def test_other_heads_and_families_are_refused_by_name(tiny_model: Maker) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    other = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(FamilyError, match="'gpt2' is not supported: choose from llama"):
+        ls.extend(other, "yarn", target_length=2048)
+    head = LlamaForSequenceClassification(tiny_model("llama").config)
+    with pytest.raises(FamilyError, match="load it as LlamaForCausalLM"):
+        ls.extend(head, "yarn", target_length=256)
+
+
+def test_a_lost_rope_theta_is_noticed(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    model.config.rope_parameters = {"rope_type": "yarn", "factor": 4.0}
+    with pytest.raises(FamilyError, match="no rope_theta"):
+        ls.extend(model, "coca")
+
+
+def test_a_bias_is_refused_under_kernels_that_take_none(tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    model.config._attn_implementation = "flex_attention"
+    with pytest.raises(MethodError, match="Alibi adds a bias"):
+        ls.extend(model, "alibi")
+
+
+def test_gradients_reach_every_weight(methods: str, tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    with ls.extend(model, methods, target_length=TARGET):
+        model(ids(), labels=ids(), use_cache=False).loss.backward()
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_model: Maker) -> None:
+    grads = []
+    for checkpointing in (False, True):
+        model = tiny_model("llama").train()
+        ls.extend(model, "coca+dynamic_ntk(factor=4)", target_length=TARGET)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(ids(), labels=ids(), use_cache=False).loss.backward()
+        grads.append(model.model.layers[0].self_attn.k_proj.weight.grad)
+    assert torch.equal(*grads)
