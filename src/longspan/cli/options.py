@@ -1,0 +1,94 @@
+"""Options that every command takes, and what commands do with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """Values of the common options; None where the user gave none."""
+
+    json: Path | None = None
+    seed: int | None = None
+    device: Device | None = None
+    dtype: Dtype | None = None
+    quiet: bool = False
+
+    def say(self, text: str) -> None:
+        """A note for the person at the terminal; the result itself goes to stdout by `typer.echo`."""
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    def write(self, result: Any) -> None:
+        """Write the machine-readable result where `--json` says."""
+        if self.json is not None:
+            from longspan.files import write_json
+
+            write_json(self.json, result)
+
+    def prepare(self) -> None:
+        """Settle what torch and transformers shall do: the seed, and no chatter beside our own."""
+        import torch
+        from transformers.utils import logging
+
+        torch.manual_seed(self.seed or 0)
+        logging.set_verbosity_error()
+        if self.quiet or not sys.stderr.isatty():
+            logging.disable_progress_bar()
+
+    def load_model(self, name: str) -> Any:
+        """The model at `name`, on the device and in the dtype asked for."""
+        from longspan.models import load_model
+
+        return load_model(name, device=self.device or "auto", dtype=self.dtype)
+
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "json": (Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as JSON too.")], None),
+    "seed": (Annotated[int | None, typer.Option(min=0, help="All randomness follows from it (0).")], None),
+    "device": (Annotated[Device | None, typer.Option(help="Where to compute (auto).")], None),
+    "dtype": (Annotated[Dtype | None, typer.Option(help="Number format (the checkpoint's own).")], None),
+    "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no notes.")], False),
+}
+
+
+def with_common(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the common options to a command, which receives them as its keyword argument `common`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "common"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def run(*positional: Any, **named: Any) -> None:
+        common = Common(**{name: named.pop(name) for name in _OPTIONS})
+        command(*positional, **named, common=common)
+
+    run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+    return run
+
+
+def as_rows(records: Any) -> list[dict[str, Any]]:
+    """Records in the form that JSON writes."""
+    return [dataclasses.asdict(record) for record in records]
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Hugging Face folder, hub name, or llama2.c checkpoint (folder).")
+]

@@ -1,0 +1,114 @@
+"""One clean forward pass with bounded memory: hidden states of whole rows, logits for the needed positions only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from longspan.errors import DataError, FamilyError
+
+_LOGIT_ELEMENTS = 1 << 24
+"""Logits alive at once: 64 MiB in float32, whatever the length and the vocabulary."""
+
+_TOKENS_PER_BATCH = {"cpu": 8192}
+_TOKENS_PER_BATCH_ACCELERATOR = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model gave to each asked target, all on the CPU and of shape [targets]."""
+
+    nll: Tensor
+    """Negative log-likelihood in nats, float64 (computed in float32)."""
+    hit: Tensor
+    """Whether the target was the most likely token (greedy decoding would take it)."""
+
+
+@contextlib.contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Dropout off and no gradients inside; the model's training flag is restored afterwards.
+
+    `no_grad` and not `inference_mode`: tables that a method makes here may be used in training later.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def rows_per_batch(model: PreTrainedModel, length: int, batch_size: int | None) -> int:
+    """Rows of `length` tokens in one forward: `batch_size` if given, else what a token budget per device allows."""
+    if batch_size is not None:
+        if batch_size < 1:
+            raise DataError(f"batch_size is {batch_size}: it must be at least 1")
+        return batch_size
+    return max(1, _TOKENS_PER_BATCH.get(model.device.type, _TOKENS_PER_BATCH_ACCELERATOR) // length)
+
+
+def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> Scores:
+    """Score the tokens rows[row[i], column[i]], each given everything to its left in its row.
+
+    A fresh forward: no cache, no mask, positions 0 .. T-1 as the model makes them. `attention_mask` stays None and
+    `position_ids` untouched, since transformers reads unusual positions as borders between packed documents.
+
+    Args:
+        model: any causal language model of transformers whose logits are its output embeddings' output.
+        rows: token ids, LongTensor [B, T]; all rows are full.
+        row: row of each target, LongTensor [targets].
+        column: column of each target, at least 1, LongTensor [targets].
+    """
+    assert int(column.min()) >= 1, "the first token of a row has nothing to its left"
+    head = _head(model)
+    rows = rows.to(model.device)
+    row, column = row.to(model.device), column.to(model.device)
+    targets = rows[row, column]
+    hidden = model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state
+    chunk = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
+    nll, hit = [], []
+    for start in range(0, len(targets), chunk):
+        part = slice(start, start + chunk)
+        logits = head(hidden[row[part], column[part] - 1]).float()
+        nll.append(F.cross_entropy(logits, targets[part], reduction="none"))
+        hit.append(logits.argmax(dim=-1) == targets[part])
+    return Scores(nll=torch.cat(nll).cpu().double(), hit=torch.cat(hit).cpu())
+
+
+def _head(model: PreTrainedModel) -> torch.nn.Module:
+    """The output embeddings, after making sure that nothing else stands between them and the logits."""
+    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(model.config, key, None) not in (None, 1, 1.0):
+            raise FamilyError(
+                f"{model.config.model_type} changes its logits after the output embeddings (config: {key}): "
+                "evaluation supports Llama, Mistral, Qwen2, Qwen3 and GPT-NeoX"
+            )
+    head = model.get_output_embeddings()
+    if head is None:
+        raise FamilyError(f"{type(model).__name__} has no output embeddings: load it as a causal language model")
+    return head
+
+
+def resolve_bos(model: PreTrainedModel, bos_id: int | None) -> int:
+    """The token that starts every window: `bos_id` if given, else the one in the model's config.
+
+    Raises:
+        DataError: neither names one, or it lies outside the vocabulary.
+    """
+    if bos_id is None:
+        bos_id = model.config.bos_token_id
+    if isinstance(bos_id, list):
+        bos_id = bos_id[0]
+    if bos_id is None:
+        raise DataError("the model's config names no bos_token_id: give bos_id=..., the token that starts every window")
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    if not 0 <= bos_id < vocab_size:
+        raise DataError(f"bos_id {bos_id} is outside the model's vocabulary of {vocab_size}: give another bos_id")
+    return int(bos_id)

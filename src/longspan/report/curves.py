@@ -1,0 +1,73 @@
+"""Cells turned into the curves of charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from longspan.lengths import format_length
+from longspan.report.charts import Curve, Point
+from longspan.report.formats import format_cell
+from longspan.report.results import Cell, Line, Results
+
+MOST_POINTS = 80
+"""A training run's loss is thinned to about this many points."""
+
+
+def line_data(results: Results, line: Line) -> dict[str, int]:
+    """Numbers of the arm and the extension, by which the page's switches find everything about a line."""
+    return {"arm": results.arms.index(line.arm), "ext": results.extensions.index(line.extension)}
+
+
+def curves_by_length(
+    results: Results, cells: Mapping[Line, Mapping[int, Cell]], metric: str, shown: set[Line] | None = None
+) -> list[Curve]:
+    """A curve by length for each line; those outside `shown` are there but hidden."""
+    named = {
+        line: {length: (cell, f"{format_length(length)} tokens") for length, cell in row.items()}
+        for line, row in cells.items()
+    }
+    return _curves(results, named, metric, shown)
+
+
+def position_curves(results: Results, shown: set[Line] | None = None) -> list[Curve]:
+    """Loss by position in the window, from each line's longest forward pass."""
+    named: dict[Line, dict[int, tuple[Cell, str]]] = {}
+    for line, row in results.by_depth("position").items():
+        longest = max(length for length, _ in row)
+        places = {max(1, round(depth * length)): cell for (length, depth), cell in row.items() if length == longest}
+        named[line] = {place: (cell, f"position {place:,}") for place, cell in places.items()}
+    return _curves(results, named, "nll", shown)
+
+
+def training_curves(results: Results, shown: set[Line] | None = None) -> list[Curve]:
+    """Training loss by share of the training done."""
+    named: dict[Line, dict[float, tuple[Cell, str]]] = {}
+    for line, row in results.training().items():
+        kept = list(row.items())
+        step = max(1, len(kept) // MOST_POINTS)
+        thinned = dict([*kept[::step], kept[-1]])
+        named[line] = {share: (cell, f"{share:.0%} of training") for share, cell in thinned.items()}
+    return _curves(results, named, "loss", shown)
+
+
+def training_marks(results: Results) -> list[tuple[float, str]]:
+    """Vertical lines at the training lengths, if there are few enough to read."""
+    lengths = results.train_lengths
+    return [(length, f"trained at {format_length(length)}") for length in lengths] if len(lengths) <= 2 else []
+
+
+def _curves(
+    results: Results,
+    cells: Mapping[Line, Mapping[int, tuple[Cell, str]]] | Mapping[Line, Mapping[float, tuple[Cell, str]]],
+    metric: str,
+    shown: set[Line] | None,
+) -> list[Curve]:
+    curves = []
+    for line, row in cells.items():
+        points = [
+            Point(x, cell.value, cell.low, cell.high, name, format_cell(cell, metric))
+            for x, (cell, name) in row.items()
+        ]
+        visible = shown is None or line in shown
+        curves.append(Curve(line.label, points, line.color, line.dash, line_data(results, line), visible))
+    return curves

@@ -1,0 +1,304 @@
+"""The settings of a study: one training run shared by all arms, what differs between them, and what is measured."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from longspan.data.text import Part
+from longspan.errors import ConfigError, LongspanError
+from longspan.registry import format_methods, parse_methods
+from longspan.train.config import RunConfig
+from longspan.train.settings import Length, Settings
+
+Count = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Names of studies and arms are also names of folders."""
+
+OWN_TO_ARMS = ("name", "seed", "methods")
+"""Settings of a run that the study gives, one arm and seed after the other."""
+EQUAL_FOR_ALL = (*OWN_TO_ARMS, "data", "train_length", "target_length", "threads")
+"""Settings of a run that no arm may change: the arms would no longer be compared on equal terms."""
+
+
+class PerplexitySettings(Settings):
+    """Perplexity by length, on the same targets for every length and arm."""
+
+    documents: Count = 10
+    """How many of the held-out documents, the first ones that are long enough."""
+    max_targets: Count | None = 512
+    """Scored tokens of each document; null scores all."""
+    stride: Count | None = None
+    """Tokens between window starts; null is a quarter of the window, at most 512."""
+    variant: Literal["matched", "all"] = "matched"
+
+
+class PositionSettings(Settings):
+    """Loss by place in one long window."""
+
+    length: Length | None = None
+    """Tokens of the window; null is the longest of the study."""
+    documents: Count = 4
+
+
+class PasskeySettings(Settings):
+    """Retrieval of a five-digit key by length and depth."""
+
+    depths: Count = 11
+    trials: Count | dict[Length, Count] = 10
+    """Trials of each depth; or by length, each number holding from that length on: `{256: 10, 4k: 2}`."""
+    max_length: Length | None = None
+    """Longest length at which it is measured; null measures all."""
+    filler: Literal["template", "text"] = "template"
+    """What the key is hidden in: the public template's sentences, or held-out text."""
+    seed: int = 0
+    """Seed of keys and places, the same for every arm."""
+    gate: Annotated[float, Field(gt=0, le=1)] | None = 0.95
+    """Accuracy that plain RoPE must reach inside the training window before retrieval says anything; null asks none."""
+
+    def trials_at(self, length: int) -> int:
+        """Trials of each depth at `length`."""
+        if isinstance(self.trials, int):
+            return self.trials
+        return self.trials[max(start for start in self.trials if start <= length)]
+
+
+class EvaluateSettings(Settings):
+    """What is measured, on which text. Null switches a task off."""
+
+    text: str
+    """Held-out documents: a file, a folder, a .jsonl file or `datasets:NAME[:CONFIG][:SPLIT]`."""
+    field: str = "text"
+    """Key of the text in a row of a .jsonl file or data set."""
+    part: Part = "all"
+    """`validation` takes every 20th document, the ones that `part: train` leaves out of the training text."""
+    perplexity: PerplexitySettings | None = Field(default_factory=PerplexitySettings)
+    position: PositionSettings | None = Field(default_factory=PositionSettings)
+    passkey: PasskeySettings | None = Field(default_factory=PasskeySettings)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.field != "text" and not (self.text.startswith("datasets:") or self.text.endswith(".jsonl")):
+            raise ValueError("'field' has no effect on plain text; leave it out or name a .jsonl file")
+        if self.perplexity is None and self.position is None and self.passkey is None:
+            raise ValueError("every task is switched off; leave perplexity, position or passkey on")
+        return self
+
+
+class Arm(Settings):
+    """One way to make the model; all arms share initial weights, data order and steps."""
+
+    methods: str = "rope"
+    """Methods it is trained with."""
+    extensions: list[str] | None = None
+    """What is put on it afterwards; null takes the study's list."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the run that differ in this arm, by dotted name: `optimizer.learning_rate: 1e-3`."""
+
+    @field_validator("methods")
+    @classmethod
+    def _canonical_methods(cls, value: str) -> str:
+        return _canonical(value)
+
+    @field_validator("extensions")
+    @classmethod
+    def _canonical_extensions(cls, value: list[str] | None) -> list[str] | None:
+        return None if value is None else _extensions(value)
+
+    @field_validator("set")
+    @classmethod
+    def _fair(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            if key.split(".")[0] in EQUAL_FOR_ALL:
+                raise ValueError(f"'{key}' must be equal for all arms; set it under 'run'")
+        return value
+
+
+class StudyConfig(Settings):
+    """Methods x lengths x seeds on equal terms."""
+
+    name: Name
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default_factory=lambda: [0])
+    """A model is trained for each; initial weights and data order follow from it."""
+    run: dict[str, Any]
+    """A run as `longspan train` reads it, without name, seed and methods; equal for all arms."""
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    extensions: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["none"])
+    """What is put on each trained arm, aimed at each length afresh; `none` measures it as it was trained."""
+    lengths: Annotated[list[Length], Field(min_length=1)]
+    """Tokens in the window when measured."""
+    evaluate: EvaluateSettings
+
+    @classmethod
+    def from_yaml(cls, path: Path | str, overrides: Iterable[str] = ()) -> Self:
+        """The study in the file `path`; see `Settings.from_yaml`. `${NAME}` in a value takes an environment variable.
+
+        Raises:
+            ConfigError: as there, or a variable that is not set.
+        """
+        study = super().from_yaml(path, overrides)
+        study.check_runs(str(path))
+        return study
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
+        """The study in nested dictionaries; see `Settings.parse`."""
+        return super().parse(expand_variables(values, where), where)
+
+    @field_validator("seeds", "lengths")
+    @classmethod
+    def _different(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{value} names one twice; leave it out")
+        return value
+
+    @field_validator("lengths")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        return sorted(value)
+
+    @field_validator("extensions")
+    @classmethod
+    def _canonical_extensions(cls, value: list[str]) -> list[str]:
+        return _extensions(value)
+
+    @field_validator("run")
+    @classmethod
+    def _shared(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in OWN_TO_ARMS:
+            if key in value:
+                raise ValueError(f"'{key}' does not belong here: the study gives it, by arm and seed")
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if all(arm.extensions is not None for arm in self.arms.values()) and "extensions" in self.model_fields_set:
+            raise ValueError("'extensions' has no effect when every arm has its own; leave it out")
+        passkey = self.evaluate.passkey
+        if passkey is None:
+            return self
+        measured = self.lengths_by_task()["passkey"]
+        if not measured:
+            raise ValueError(f"'evaluate.passkey.max_length' {passkey.max_length} is below every length; raise it")
+        if isinstance(passkey.trials, dict) and min(passkey.trials) > measured[0]:
+            raise ValueError(f"'evaluate.passkey.trials' says nothing about {measured[0]} tokens; add it")
+        return self
+
+    def check_runs(self, where: str) -> None:
+        """Make sure that every arm can be trained and every extension be put on it, before anything is trained.
+
+        Raises:
+            ConfigError: the settings of a run cannot be used, methods exclude each other, or the gate is unmeasured.
+        """
+        from longspan.equation import fill_slots
+
+        for name, arm in self.arms.items():
+            run = self.run_config(name, where=where)
+            for extension in self.extensions_of(name):
+                try:
+                    fill_slots(parse_methods(arm.methods) + parse_methods(extension))
+                except LongspanError as error:
+                    raise ConfigError(f"{where}: arm '{name}' with extension '{extension}': {error}") from error
+            passkey = self.evaluate.passkey
+            measured = self.lengths_by_task().get("passkey", [])
+            if passkey is not None and passkey.gate is not None and run.train_length not in measured:
+                raise ConfigError(
+                    f"{where}: 'evaluate.passkey.gate' needs the training length {run.train_length} among 'lengths'; "
+                    "add it or set gate to null"
+                )
+
+    def run_config(self, arm: str, seed: int = 0, *, where: str = "study", **more: Any) -> RunConfig:
+        """The run that trains `arm` with `seed`; `more` are settings of the run by dotted name (`data.cache`).
+
+        Raises:
+            ConfigError: settings that cannot be used, with the arm's name.
+        """
+        values = copy.deepcopy(self.run)
+        for key, value in {**self.arms[arm].set, **more}.items():
+            _put(values, key, value)
+        values |= {"name": f"{self.name}/{arm}-{seed}", "seed": seed, "methods": self.arms[arm].methods}
+        return RunConfig.parse(values, f"{where}, run of arm '{arm}'")
+
+    def extensions_of(self, arm: str) -> list[str]:
+        """Extensions put on `arm`, in the order given."""
+        own = self.arms[arm].extensions
+        return self.extensions if own is None else own
+
+    def lengths_by_task(self) -> dict[str, list[int]]:
+        """Lengths at which each task that is on is measured."""
+        lengths: dict[str, list[int]] = {}
+        if self.evaluate.perplexity is not None:
+            lengths["perplexity"] = self.lengths
+        if self.evaluate.position is not None:
+            lengths["position"] = [self.evaluate.position.length or self.lengths[-1]]
+        if self.evaluate.passkey is not None:
+            longest = self.evaluate.passkey.max_length or self.lengths[-1]
+            lengths["passkey"] = [length for length in self.lengths if length <= longest]
+        return lengths
+
+    def forward_tokens(self, task: str, length: int) -> int:
+        """Tokens the model reads to measure `task` at `length` once, about."""
+        evaluate = self.evaluate
+        if task == "perplexity":
+            assert evaluate.perplexity is not None
+            stride = evaluate.perplexity.stride or min(length // 4, 512)
+            windows = math.ceil((evaluate.perplexity.max_targets or self.lengths[-1]) / stride)
+            return evaluate.perplexity.documents * windows * length
+        if task == "position":
+            assert evaluate.position is not None
+            return evaluate.position.documents * length
+        assert evaluate.passkey is not None
+        return evaluate.passkey.depths * evaluate.passkey.trials_at(length) * length
+
+
+def expand_variables(value: Any, where: str) -> Any:
+    """`value` with `${NAME}` replaced by the environment variable NAME in every text inside it.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    if isinstance(value, Mapping):
+        return {key: expand_variables(item, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand_variables(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        if not os.environ.get(match[1]):
+            raise ConfigError(f"{where}: '{value}' needs the environment variable {match[1]}, which is not set; set it")
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", look_up, value)
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *outer, last = key.split(".")
+    for part in outer:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{key}' cannot be set: '{part}' is a single value and holds no keys")
+        values = inner
+    values[last] = value
+
+
+def _canonical(text: str) -> str:
+    try:
+        return format_methods(parse_methods(text))
+    except LongspanError as error:
+        raise ValueError(str(error)) from error
+
+
+def _extensions(texts: list[str]) -> list[str]:
+    """Extensions in their canonical spelling; plain is `none` here, since it adds nothing."""
+    found = ["none" if _canonical(text) == "rope" else _canonical(text) for text in texts]
+    if len(set(found)) < len(found):
+        raise ValueError("an extension is named twice; leave it out")
+    return found

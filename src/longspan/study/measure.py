@@ -1,0 +1,117 @@
+"""Measuring one trained arm, cell after cell; a finished cell is one file, whole or absent, and never made twice."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from longspan.data.tokens import TokenFile
+from longspan.evaluate.passkey import passkey
+from longspan.evaluate.perplexity import perplexity
+from longspan.evaluate.position import position_curve
+from longspan.files import file_hash, value_hash, write_json
+from longspan.lengths import format_length
+from longspan.models import load_model, load_tokenizer
+from longspan.records import Record
+from longspan.study.cells import Cell, methods_in_force
+from longspan.study.config import StudyConfig
+from longspan.study.inputs import perplexity_documents, perplexity_protocol, position_documents
+from longspan.surgery import extend
+
+
+class Measurer:
+    """A trained arm with the held-out text, ready to be measured."""
+
+    def __init__(self, study: StudyConfig, arm: str, seed: int, checkpoint: Path, text: TokenFile, cells: Path) -> None:
+        """Open the model in `checkpoint`; finished cells are files in the folder `cells`."""
+        run = study.run_config(arm, seed)
+        self.study, self.arm, self.seed, self.text, self.folder = study, arm, seed, text, cells
+        self.train_length = run.train_length
+        self.model = load_model(str(checkpoint), device=run.device)
+        self.tokenizer = load_tokenizer(str(checkpoint))
+        self.inputs = {
+            "model": [file_hash(path) for path in sorted(checkpoint.glob("*.safetensors"))],
+            "text": text.info["tokens_sha256"],
+        }
+
+    def measure(self, cell: Cell) -> None:
+        """Make the file of `cell`, unless it is there."""
+        assert cell.is_measured
+        key = self._key(cell)
+        path = self._file(key)
+        if path.exists():
+            return
+        with self._extended(cell):
+            records = getattr(self, f"_{cell.task}")(cell)
+        labels = {"run": self.study.name, "model": self.arm, "seed": self.seed, "train_length": self.train_length}
+        rows = [dataclasses.asdict(dataclasses.replace(record, **labels)) for record in records]
+        write_json(path, {"key": key, "records": rows})
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the numbers of `cell` are there."""
+        return self._file(self._key(cell)).exists()
+
+    def records(self, cell: Cell) -> list[Record]:
+        """The numbers of `cell`, under its own extension even if they were measured under another."""
+        rows = json.loads(self._file(self._key(cell)).read_text(encoding="utf-8"))["records"]
+        method = methods_in_force(self.study.arms[self.arm], cell.extension)
+        return [Record(**{**row, "method": method}) for row in rows]
+
+    def _key(self, cell: Cell) -> dict[str, Any]:
+        """Everything that decides the numbers of a cell."""
+        settings = getattr(self.study.evaluate, cell.task).model_dump(mode="json")
+        if cell.task == "perplexity":
+            settings["matched_from"] = self.study.lengths[-1]
+        if cell.task == "passkey":
+            settings["trials"] = self.study.evaluate.passkey.trials_at(cell.length)
+            del settings["gate"], settings["max_length"]
+        place = {"task": cell.task, "extension": cell.same_as, "length": cell.length}
+        return {**self.inputs, **place, "train_length": self.train_length, "settings": settings}
+
+    def _file(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{key['task']}-{format_length(key['length'])}-{value_hash(key)}.json"
+
+    @contextlib.contextmanager
+    def _extended(self, cell: Cell) -> Iterator[None]:
+        """The model with the cell's extension, aimed at this length alone, and bit for bit as before afterwards."""
+        if cell.extension == "none":
+            yield
+            return
+        target_length = max(cell.length, self.train_length)
+        with extend(self.model, cell.extension, original_length=self.train_length, target_length=target_length):
+            yield
+
+    def _perplexity(self, cell: Cell) -> list[Record]:
+        protocol = perplexity_protocol(self.study)
+        return perplexity(
+            self.model,
+            perplexity_documents(self.study, self.text),
+            lengths=[cell.length],
+            stride=protocol.stride,
+            variant=protocol.variant,
+            matched_from=protocol.longest,
+            max_targets=protocol.max_targets,
+            progress=False,
+        )
+
+    def _position(self, cell: Cell) -> list[Record]:
+        documents = position_documents(self.study, self.text)
+        return position_curve(self.model, documents, length=cell.length, train_length=self.train_length, progress=False)
+
+    def _passkey(self, cell: Cell) -> list[Record]:
+        settings = self.study.evaluate.passkey
+        assert settings is not None
+        return passkey(
+            self.model,
+            self.tokenizer,
+            lengths=[cell.length],
+            depths=settings.depths,
+            trials=settings.trials_at(cell.length),
+            seed=settings.seed,
+            filler="template" if settings.filler == "template" else self.text.tokens,
+            progress=False,
+        )

@@ -1,0 +1,115 @@
+"""A study in a folder: prepared, trained, measured, reported; skipped where done, taken up where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from longspan.errors import ConfigError, TrainingError
+from longspan.files import storage_errors, write_text
+from longspan.records import Record, read_records
+from longspan.report import markdown_table, write_report
+from longspan.report.table import table_note
+from longspan.study.arm import ArmRun, arm_runs
+from longspan.study.config import StudyConfig
+from longspan.study.gate import gate_line, gate_records
+from longspan.study.inputs import prepare_inputs
+from longspan.study.pool import run_all
+from longspan.study.progress import StudyBar
+
+STUDY_FILE, RECORDS_FILE, TABLE_FILE, REPORT_FILE = "study.yaml", "records.jsonl", "table.md", "report.html"
+TITLES = {"perplexity": "Perplexity", "passkey": "Passkey"}
+
+
+def compare(config: StudyConfig, out: Path | str, *, jobs: int = 1, progress: bool = True) -> Path:
+    """Train every arm with every seed on the same data, measure all cells, and report; returns `out`.
+
+    Everything finished is kept: called again after a stop or a failure, it goes on from there. In `out` appear
+    `study.yaml`, `runs/ARM-SEED/` (as `train` leaves them), and at the end `records.jsonl`, `table.md`, `report.html`.
+
+    Args:
+        jobs: arms run at the same time, each in a process of its own with its share of the processor's cores.
+        progress: show a bar on stderr.
+
+    Raises:
+        ConfigError: settings that cannot be used, or another process is at work in `out`.
+        DataError: text that is missing or too short.
+        TrainingError: some arms failed; the others are finished and reported.
+        KeyboardInterrupt: after Ctrl-C; all states are saved first.
+    """
+    if jobs < 1:
+        raise ConfigError(f"jobs is {jobs}: it must be at least 1")
+    out = Path(out)
+    with _alone_in(out):
+        config.check_runs("study")
+        write_text(out / STUDY_FILE, yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True))
+        prepare_inputs(config, out, progress=progress)
+        runs = arm_runs(config, out)
+        work = {run.name: run.work for run in runs}
+        with StudyBar(config.name, work, sum(len(run.cells) for run in runs), shown=progress) as bar:
+            failures = run_all(runs, jobs, bar)
+        finished = [run for run in runs if run.name not in failures]
+        if finished:
+            write_results(config, finished, out)
+    if failures:
+        name, reason = next(iter(failures.items()))
+        count = f"{len(failures)} of {len(runs)} runs failed"
+        raise TrainingError(f"{count}; {name}: {reason} (the others are in {out}; run again to go on)")
+    return out
+
+
+def read_study(out: Path) -> StudyConfig:
+    """The study whose results are in the folder `out`."""
+    return StudyConfig.from_yaml(out / STUDY_FILE)
+
+
+def write_results(config: StudyConfig, runs: Sequence[ArmRun], out: Path) -> None:
+    """Put the records of finished `runs` together, in the order of the study, and make the table and the page."""
+    records = [record for run in runs for record in _records_of(run)]
+    gates = gate_records(config, records)
+    text = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in [*gates, *records])
+    write_text(out / RECORDS_FILE, text)
+    write_text(out / TABLE_FILE, results_table(config, records))
+    write_report([out], out / REPORT_FILE, title=config.name)
+
+
+def results_table(config: StudyConfig, records: Sequence[Record]) -> str:
+    """Perplexity and passkey by length in Markdown, each with a line on what the numbers are, and the gate."""
+    measured = {record.task for record in records}
+    parts = [f"# {config.name}\n"]
+    line = gate_line(config, gate_records(config, records))
+    for task, title in TITLES.items():
+        if task in measured:
+            note = table_note(records, task=task)
+            gate = f"\n{line}\n" if task == "passkey" and line is not None else ""
+            parts.append(f"## {title}\n\n{note}\n{gate}\n{markdown_table(records, task=task)}")
+    return "\n".join(parts)
+
+
+def _records_of(run: ArmRun) -> list[Record]:
+    """Records of the training and of the cells of one run, under the names of the study."""
+    labels = {"run": run.study.name, "model": run.arm, "seed": run.seed}
+    training = [record for record in read_records(run.folder) if record.task == "train"]
+    measured = read_records(run.measured_file)
+    return [*(dataclasses.replace(record, **labels) for record in training), *measured]
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(f"another process is at work in {out}: wait for it or choose another place") from error
+    try:
+        yield
+    finally:
+        lock.release()

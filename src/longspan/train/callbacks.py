@@ -1,0 +1,123 @@
+"""What happens beside the training steps: the progress bar, the record of the loss, the answer to Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from longspan.records import Record, append_records
+from longspan.train.config import RunConfig
+
+
+class ProgressBar(TrainerCallback):
+    """Tokens done, tokens a second, time left and the loss, on stderr."""
+
+    def __init__(self, config: RunConfig, *, shown: bool) -> None:
+        self.config = config
+        # in a log file a line now and then is enough
+        self.settings: dict[str, Any] = {"disable": not shown, "mininterval": 0.2 if sys.stderr.isatty() else 30}
+        self.bar: tqdm | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        done = state.global_step * self.config.batch_tokens
+        total = self.config.total_steps * self.config.batch_tokens
+        self.bar = tqdm(total=total, initial=done, desc=self.config.name, unit="tok", unit_scale=True, **self.settings)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert self.bar is not None
+        self.bar.update(self.config.batch_tokens)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.bar is not None and logs and "loss" in logs:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+
+    def close(self) -> None:
+        """Leave the bar on the screen as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class LossRecords(TrainerCallback):
+    """Appends the mean loss of every `log_every` steps, and of the last ones, to `records.jsonl`."""
+
+    def __init__(self, config: RunConfig, method: str, path: Path) -> None:
+        self.config = config
+        self.method = method
+        self.path = path
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == self.config.total_steps:
+            control.should_log = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            record = train_record(self.config, self.method, "loss", logs["loss"], state.global_step)
+            append_records(self.path, [record])
+
+
+def train_record(config: RunConfig, method: str, metric: str, value: float, step: int) -> Record:
+    """A number about training after `step`: n is the tokens seen, depth the share of the run that is done."""
+    return Record(
+        run=config.name,
+        method=method,
+        model=config.model_name,
+        task="train",
+        metric=metric,
+        value=value,
+        n=step * config.batch_tokens,
+        train_length=config.train_length,
+        length=config.train_length,
+        depth=step / config.total_steps,
+        seed=config.seed,
+    )
+
+
+class Interruption(TrainerCallback):
+    """Ctrl-C ends the run after the step in progress, with its state saved; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Callable[[int, FrameType | None], Any] | int | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow it
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self.__exit__()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.asked:
+            control.should_save = True
+            control.should_training_stop = True

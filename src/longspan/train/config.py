@@ -1,0 +1,253 @@
+"""The settings of one training run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
+
+from longspan.data.mixture import Mixture
+from longspan.data.text import Part
+from longspan.data.tokenizer import SMALLEST_VOCAB
+from longspan.errors import LongspanError
+from longspan.registry import format_methods, parse_methods
+from longspan.train.settings import Length, Settings
+from longspan.train.sizes import find_size
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ModelSettings(Settings):
+    """A new model by family and size, or a trained one to go on with."""
+
+    from_: str | None = Field(None, alias="from")
+    """Folder or name of a trained model (fine-tuning); null trains from scratch."""
+    family: Literal["llama", "gpt_neox"] | None = None
+    size: str | None = None
+    """1m, 3m, 10m, 30m, 125m or 350m."""
+    base: Annotated[float, Field(gt=1)] | None = None
+    """RoPE's base."""
+    rotary_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of each head that is rotated (gpt_neox only)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("from") is not None:
+            return values
+        filled = {"family": "llama", "size": "1m", "base": 10000.0}
+        filled |= {key: value for key, value in values.items() if value is not None}
+        if filled["family"] == "gpt_neox":
+            filled.setdefault("rotary_pct", 0.25)
+        return filled
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.from_ is not None:
+            for key in ("family", "size", "base", "rotary_pct"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"'{key}' has no effect together with 'from'; leave one of them out")
+        elif self.family == "llama" and self.rotary_pct is not None:
+            raise ValueError("'rotary_pct' has no effect on llama; leave it out or take family gpt_neox")
+        return self
+
+    @field_validator("size")
+    @classmethod
+    def _known_size(cls, value: str | None) -> str | None:
+        if value is not None:
+            _as_value_error(find_size, value)
+        return value
+
+
+class DataSettings(Settings):
+    """The text and what is made of it."""
+
+    text: str
+    """A file, a folder, a .jsonl file or `datasets:NAME[:CONFIG][:SPLIT]`."""
+    field: str = "text"
+    """Key of the text in a row of a .jsonl file or a data set."""
+    part: Part = "all"
+    """`train` leaves every 20th document out, `validation` takes only those."""
+    tokenizer: str | None = None
+    """Folder of a tokenizer; null trains one (from scratch) or takes the model's own (fine-tuning)."""
+    vocab_size: Annotated[int, Field(ge=SMALLEST_VOCAB)] | None = None
+    """Size of the tokenizer that is trained."""
+    mixture: Mixture = Mixture.model_validate({})
+    """Shares of plain text and planted retrieval tasks."""
+    cache: str | None = None
+    """Folder for the tokenizer and the token files; runs that name the same one share them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        has_fields = self.text.startswith("datasets:") or self.text.endswith(".jsonl")
+        if self.field != "text" and not has_fields:
+            raise ValueError("'field' has no effect on plain text; leave it out or name a .jsonl file")
+        return self
+
+    @field_serializer("mixture")
+    def _effective(self, mixture: Mixture) -> dict[str, Any]:
+        """All settings of the mixture but those that it refuses, since they have no effect."""
+        values = mixture.model_dump(exclude_unset=True)
+        for name, value in mixture.model_dump().items():
+            with contextlib.suppress(ValidationError):
+                Mixture.model_validate({**values, name: value})
+                values[name] = value
+        return {name: values[name] for name in type(mixture).model_fields if name in values}
+
+
+class OptimizerSettings(Settings):
+    """AdamW and the course of its learning rate."""
+
+    learning_rate: Positive = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    warmup: Share = 0.02
+    """Share of the steps in which the learning rate rises."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final_share: Share | None = None
+    """The last learning rate as a share of the highest (0.1 if not set); not for `constant`."""
+    clip: Positive = 1.0
+    """Largest norm of the gradient."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("schedule") != "constant" and values.get("final_share") is None:
+            return {**values, "final_share": 0.1}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule == "constant" and self.final_share is not None:
+            raise ValueError("'final_share' has no effect on schedule constant; leave it out")
+        return self
+
+
+class RunConfig(Settings):
+    """Everything that decides a training run."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    model: ModelSettings = Field(default_factory=lambda: ModelSettings.model_validate({}))
+    methods: str = "rope"
+    """Methods put in before training, as `longspan methods` spells them: `coca`, `coca(form='slack')+yarn`."""
+    train_length: Length
+    """Tokens in a training window."""
+    target_length: Length | None = None
+    """Fine-tuning: the window that the methods extend the model to."""
+    data: DataSettings
+    optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.model_validate({}))
+    tokens: Length | None = None
+    """Tokens to train on; or give `steps`."""
+    steps: Annotated[int, Field(gt=0)] | None = None
+    batch_tokens: Length = 4096
+    """Tokens an optimizer step rests on."""
+    micro_batch_tokens: Length | None = None
+    """Tokens in one forward pass; null takes the whole batch at once. Changes the result by rounding alone."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes in mixed precision; weights stay float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(gt=0)] | None = None
+    """Processor threads; null leaves torch's choice."""
+    save_every: Annotated[int, Field(gt=0)] = 500
+    """Steps between two saved states."""
+    log_every: Annotated[int, Field(gt=0)] = 20
+    """Steps that one logged loss is the mean of."""
+
+    @field_validator("methods")
+    @classmethod
+    def _canonical_methods(cls, value: str) -> str:
+        return str(_as_value_error(lambda text: format_methods(parse_methods(text)), value))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """A tokenizer is trained for a new model unless one is given; say at which size."""
+        if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
+            return values
+        model, data = values.get("model") or {}, values["data"]
+        from_scratch = isinstance(model, dict) and model.get("from") is None
+        if from_scratch and data.get("tokenizer") is None and data.get("vocab_size") is None:
+            return {**values, "data": {**data, "vocab_size": 1024}}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.tokens is None) == (self.steps is None):
+            raise ValueError("set one of 'tokens' and 'steps', not both and not none")
+        if self.batch_tokens % self.train_length:
+            near = max(1, round(self.batch_tokens / self.train_length)) * self.train_length
+            raise ValueError(
+                f"'batch_tokens' {self.batch_tokens} is no multiple of 'train_length' {self.train_length}; take {near}"
+            )
+        micro = self.micro_batch_tokens
+        if micro is not None and (micro % self.train_length or self.batch_tokens % micro):
+            raise ValueError(
+                f"'micro_batch_tokens' {micro} must be a multiple of 'train_length' {self.train_length}"
+                f" and divide 'batch_tokens' {self.batch_tokens}"
+            )
+        if self.tokens is not None and self.tokens < self.batch_tokens:
+            raise ValueError(f"'tokens' {self.tokens} is less than one step of 'batch_tokens' {self.batch_tokens}")
+        if self.data.vocab_size is not None and (self.data.tokenizer or self.model.from_):
+            raise ValueError("'data.vocab_size' has no effect when the tokenizer is given; leave it out")
+        if self.target_length is not None:
+            self._check_target(self.target_length)
+        return self
+
+    def _check_target(self, target_length: int) -> None:
+        if self.model.from_ is None:
+            raise ValueError("'target_length' is for fine-tuning; from scratch the window is 'train_length'")
+        if not parse_methods(self.methods):
+            raise ValueError("'target_length' has no effect without a method; set 'methods', say to yarn")
+        if target_length < self.train_length:
+            raise ValueError(f"'target_length' {target_length} is shorter than 'train_length' {self.train_length}")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if self.steps is not None:
+            return self.steps
+        assert self.tokens is not None
+        return self.tokens // self.batch_tokens
+
+    @property
+    def micro_batch_rows(self) -> int:
+        """Windows in one forward pass."""
+        return (self.micro_batch_tokens or self.batch_tokens) // self.train_length
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes in one optimizer step."""
+        return self.batch_tokens // (self.micro_batch_tokens or self.batch_tokens)
+
+    @property
+    def model_name(self) -> str:
+        """What the records call the model."""
+        return self.model.from_ or f"{self.model.family}-{self.model.size}"
+
+
+FREE_TO_CHANGE = ("device", "threads", "save_every", "data.cache")
+"""Settings that do not decide the result: a run goes on although they were changed."""
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any], inside: str = "") -> list[str]:
+    """Dotted names of the settings that decide the result and differ between two `to_json()` forms."""
+    changed = []
+    for key in dict.fromkeys([*old, *new]):
+        name = f"{inside}{key}"
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed += changed_keys(before, after, f"{name}.")
+        elif before != after and name not in FREE_TO_CHANGE:
+            changed.append(name)
+    return changed
+
+
+def _as_value_error(function: Any, value: str) -> Any:
+    """`function(value)`, with the project's errors in the form that pydantic collects."""
+    try:
+        return function(value)
+    except LongspanError as error:
+        raise ValueError(str(error)) from error
