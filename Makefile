@@ -37,28 +37,25 @@ gpu: $(STAMP)  ## the tests that need an accelerator
 check: lint types generated test  ## all of CI: lint, types, generated pages, tests (with every code block of the docs)
 
 lint: $(STAMP)  ## style and format
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 types: $(STAMP)  ## static types
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## write the generated pages anew and run every code block of the docs
-	$(BIN)/longspan methods --markdown docs/methods.md --quiet
+	$(BIN)/python docs/generate.py
 	$(BIN)/python -m pytest tests/test_docs.py
 
 generated: $(STAMP)  ## fail if a generated page is not what the code would write
-	@mkdir -p build
-	$(BIN)/longspan methods --markdown build/methods.md --quiet
-	diff -u docs/methods.md build/methods.md \
-	  || { echo "docs/methods.md is out of date: run 'make docs' and commit it" >&2; exit 1; }
+	$(BIN)/python docs/generate.py --check
 
 bench: $(STAMP)  ## ratios against plain RoPE and against the released way
 	$(BIN)/python -m benchmarks
 
 format: $(STAMP)  ## let ruff rewrite what it can
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 clean:  ## remove build products and caches; runs and .venv stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -109,22 +109,29 @@ def data_dir(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text file of a few thousand tokens: made-up sentences, the same ones every time."""
+    """A text file of a few thousand tokens: made-up sentences, the same ones every time.
+
+    The passkey prompt stands in it too, so that a tokenizer learned from it spells that prompt with few tokens.
+    """
+    from longspan.data.passkey import KEY_SENTENCE, QUESTION, TASK
+
     rng = random.Random(0)
+    prompt = "\n".join([TASK, KEY_SENTENCE.format(key="Key"), QUESTION])
     words = ["the", "sea", "was", "calm", "old", "ships", "went", "by", "7", "21", "while", "she", "read", "letters"]
     sentences = [" ".join(rng.choices(words, k=rng.randint(5, 15))).capitalize() + "." for _ in range(600)]
     path = tmp_path_factory.mktemp("text") / "book.txt"
-    path.write_text("\n\n".join(" ".join(sentences[i : i + 6]) for i in range(0, len(sentences), 6)) + "\n")
+    paragraphs = [" ".join(sentences[i : i + 6]) for i in range(0, len(sentences), 6)]
+    path.write_text("\n\n".join([*paragraphs, *[prompt] * 20]) + "\n")
     return path
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, book: Path) -> Path:
-    """A saved random Llama of window 64 with a tokenizer of 320 pieces. Read only: `copytree` it to change it."""
+    """A saved random Llama of window 64 with a tokenizer of 512 pieces. Read only: `copytree` it to change it."""
     from longspan.data.tokenizer import train_tokenizer
 
     folder = tmp_path_factory.mktemp("model") / "model"
-    tokenizer = train_tokenizer([book.read_text()], 320, folder)
+    tokenizer = train_tokenizer([book.read_text()], 512, folder)
     make_model("llama", vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1).save_pretrained(folder)
     return folder
 

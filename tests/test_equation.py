@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from longspan.equation import Window, fill_slots, join_pairs, reference_attention, rotation_tables, split_pairs
+from longspan.equation import Window, fill_slots, join_pairs, rotation_tables, split_pairs
 from longspan.errors import LengthError, MethodError
+from longspan.reference import reference_attention
 from longspan.registry import parse_methods
 
 

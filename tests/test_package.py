@@ -61,28 +61,3 @@ def test_every_dependency_is_pinned_to_one_version() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
     assert {re.split(r"[<>=\[]", name)[0] for name in wanted} <= pinned
     assert "torch==2.13.0" in lines
-
-
-def test_rooms_import_downward_only() -> None:
-    order = [
-        {"errors", "lengths", "files", "records", "planner"},
-        {"equation"},
-        {"registry", "methods", "kernels"},
-        {"surgery", "data", "models"},
-        {"train", "evaluate"},
-        {"study"},
-        {"report"},
-        {"cli"},
-    ]
-    level = {room: number for number, rooms in enumerate(order) for room in rooms}
-    level["report"] = level["study"] - 1  # it knows records only, and a study may write one
-    package = ROOT / "src" / "longspan"
-    wrong = []
-    for path in sorted(package.rglob("*.py")):
-        room = path.relative_to(package).parts[0].removesuffix(".py")
-        if room not in level:
-            continue
-        for other in re.findall(r"^\s*(?:from|import) longspan\.(\w+)", path.read_text(), flags=re.M):
-            if other in level and level[other] > level[room]:
-                wrong.append(f"{path.relative_to(package)} imports {other}")
-    assert not wrong

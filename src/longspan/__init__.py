@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Window": "longspan.equation",
-    "reference_attention": "longspan.equation",
+    "reference_attention": "longspan.reference",
     "attention": "longspan.kernels.dense",
     "Patch": "longspan.surgery",
     "Plan": "longspan.surgery",

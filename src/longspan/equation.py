@@ -1,4 +1,4 @@
-"""The one line that every method changes a term of, its slots, and the slow reference that computes it literally.
+"""The one line that every method changes a term of, its slots, and how a pair of elements is turned.
 
     logit[i,j] = tau_i * < R(p_i, omega) phi(q_i) , R(p_j, omega) psi(k_j) > / sqrt(D)  +  b[i,j]      for j in S(i)
 
@@ -235,65 +235,6 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
     return join_pairs(first * cos - second * sin, second * cos + first * sin, layout)
 
 
-def reference_attention(
-    q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B G S D"],
-    v: Float[Tensor, "B G S V"],
-    *,
-    methods: Sequence[Method] = (),
-    window: Window | None = None,
-    causal: bool = True,
-    lengths: Sequence[int] | None = None,
-    query_positions: Tensor | None = None,
-    key_positions: Tensor | None = None,
-    parameters: Mapping[str, Tensor] | None = None,
-) -> Float64[Tensor, "B H T V"]:
-    """The equation, term by term, in float64: the truth that every fast path is compared with.
-
-    The T queries are the last T of the S tokens in storage order, and causality follows storage order, whatever the
-    positions are. `lengths` gives the valid keys of each row of the batch; a query that sees no key returns zeros.
-    Positions default to the storage index. Without a window nothing rotates.
-
-    Raises:
-        MethodError: head counts that do not divide, more queries than keys under `causal`, or a doubly filled slot.
-    """
-    batch, heads, queries, head_dim = q.shape
-    key_heads, keys = k.shape[1], k.shape[2]
-    check_shapes(q, k, causal)
-    slots = fill_slots(methods)
-    key_positions = torch.arange(keys) if key_positions is None else key_positions
-    query_positions = key_positions[..., keys - queries :] if query_positions is None else query_positions
-    query_positions, key_positions = (p.expand(batch, -1) for p in (query_positions, key_positions))
-    rotary_dim = head_dim if window is None else window.rotary_dim
-    layout: Layout = "half" if window is None else window.layout
-    pairs = slots.rotary_dim(rotary_dim) // 2
-    omega = torch.zeros(pairs, dtype=torch.float64) if window is None else slots.omega(window)
-    parameters = initial_parameters(slots, key_heads, rotary_dim) if parameters is None else parameters
-    q, k, v = q.double(), k.double(), v.double()
-    output = q.new_zeros(batch, heads, queries, v.shape[-1])
-    for b in range(batch):
-        for h in range(heads):
-            g = h * key_heads // heads
-            mine = {name: value[g : g + 1].double() for name, value in parameters.items()}
-            query = _literal_query(q[b, h], slots, query_positions[b], omega, rotary_dim, layout)
-            key = _literal_key(k[b, g], slots, key_positions[b], omega, rotary_dim, layout, mine)
-            logits = query @ key.T / math.sqrt(head_dim)
-            if slots.scale is not None:
-                assert window is not None, "a scale needs a window"
-                logits = logits * slots.scale.scale(window, query_positions[b])[:, None]
-            if slots.bias is not None:
-                distance = query_positions[b][:, None] - key_positions[b][None, :]
-                logits = logits + slots.bias.bias(heads, distance)[h].double()
-            seen = torch.arange(keys) < (keys if lengths is None else lengths[b])
-            seen = seen.expand(queries, keys)
-            if causal:
-                seen = seen & (torch.arange(keys) <= torch.arange(keys - queries, keys)[:, None])
-            some = seen.any(-1)
-            weights = logits[some].masked_fill(~seen[some], -math.inf).softmax(-1)
-            output[b, h, some] = weights @ v[b, g]
-    return output
-
-
 def check_shapes(q: Tensor, k: Tensor, causal: bool) -> None:
     """Refuse head counts that do not divide, and causal attention with more queries than keys."""
     if q.shape[1] % k.shape[1]:
@@ -305,35 +246,3 @@ def check_shapes(q: Tensor, k: Tensor, causal: bool) -> None:
 def initial_parameters(slots: Slots, key_heads: int, rotary_dim: int) -> dict[str, Tensor]:
     """What a feature's learned tensors start from; empty for features without any."""
     return {} if slots.feature is None else slots.feature.parameters(key_heads, rotary_dim)
-
-
-def _turn(x: Tensor, positions: Tensor, omega: Tensor, layout: Layout) -> Tensor:
-    """R(p, omega) as multiplication by e^{i p omega}: another road than `rotate_pairs`, for the reference only."""
-    first, second = (x, torch.zeros_like(x)) if x.shape[-1] == omega.shape[-1] else split_pairs(x, layout)
-    turned = torch.complex(first, second) * torch.exp(1j * positions[:, None].double() * omega)
-    return join_pairs(turned.real, turned.imag, layout)
-
-
-def _literal_query(
-    q: Tensor, slots: Slots, positions: Tensor, omega: Tensor, rotary_dim: int, layout: Layout
-) -> Tensor:
-    rotated, rest = q[:, :rotary_dim], q[:, rotary_dim:]
-    if slots.feature is None:
-        return torch.cat((_turn(rotated, positions, omega, layout), rest), dim=-1)
-    turned = slots.feature.query(rotated, lambda x: _turn(x, positions, omega, layout), layout)
-    return torch.cat((turned, rest), dim=-1)
-
-
-def _literal_key(
-    k: Tensor,
-    slots: Slots,
-    positions: Tensor,
-    omega: Tensor,
-    rotary_dim: int,
-    layout: Layout,
-    parameters: Mapping[str, Tensor],
-) -> Tensor:
-    rotated, rest = k[:, :rotary_dim], k[:, rotary_dim:]
-    if slots.feature is not None:
-        rotated = slots.feature.psi(rotated[None], layout, parameters)[0]
-    return torch.cat((_turn(rotated, positions, omega, layout), rest), dim=-1)

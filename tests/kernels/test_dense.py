@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from longspan.equation import Window, reference_attention
+from longspan.equation import Window
 from longspan.kernels.dense import attention, pad_value
 from longspan.methods.feature.coca import Coca
 from longspan.methods.feature.pope import PoPE
 from longspan.methods.frequency.pi import Pi
+from longspan.reference import reference_attention
 from tolerances import TOLERANCE, distance
 
 

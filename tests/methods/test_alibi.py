@@ -4,9 +4,10 @@ import pytest
 import torch
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-from longspan.equation import Window, reference_attention
+from longspan.equation import Window
 from longspan.kernels import dense
 from longspan.methods.bias.alibi import Alibi, slopes
+from longspan.reference import reference_attention
 
 
 def test_slopes_by_hand() -> None:

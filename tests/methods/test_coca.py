@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from longspan.equation import Window, reference_attention, rotate_pairs, rotation_tables
+from longspan.equation import Window, rotate_pairs, rotation_tables
 from longspan.kernels.dense import attention
 from longspan.methods.feature.coca import Coca
+from longspan.reference import reference_attention
 from tolerances import distance
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from longspan.equation import Feature, Frequency, Scale, Window, fill_slots, reference_attention
+from longspan.equation import Feature, Frequency, Scale, Window, fill_slots
 from longspan.kernels.dense import attention
 from longspan.methods.feature.coca import Coca
 from longspan.methods.feature.pope import PoPE
@@ -16,6 +16,7 @@ from longspan.methods.frequency.dynamic_ntk import DynamicNtk
 from longspan.methods.frequency.rope import Rope
 from longspan.methods.frequency.yarn import Yarn
 from longspan.methods.scale.log_n import LogN
+from longspan.reference import reference_attention
 from longspan.registry import all_methods, card, format_methods, methods_from_json, methods_to_json, parse_methods
 from tolerances import TOLERANCE, distance
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from oracle import CASES, relative, transformers_table
 
-from longspan.equation import Window, reference_attention
+from longspan.equation import Window
 from longspan.methods.frequency.pi import Pi
+from longspan.reference import reference_attention
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,7 +11,7 @@ import pytest
 from longspan.study.config import StudyConfig
 from longspan.train import sizes
 
-WORDS = "the sun rises over a green hill and river water runs down to sea while birds sing in old trees".split()
+WORDS = ["the", "sun", "rises", "over", "a", "green", "hill", "and", "river", "water", "runs", "down", "to", "sea"]
 
 
 def write_text(folder: Path, documents: int, words: int, seed: int) -> Path:

@@ -10,8 +10,9 @@ import torch
 from transformers import LlamaForSequenceClassification, PreTrainedModel
 
 import longspan as ls
-from longspan.equation import fill_slots, initial_parameters, reference_attention
+from longspan.equation import fill_slots, initial_parameters
 from longspan.errors import FamilyError, LengthError, MethodError
+from longspan.reference import reference_attention
 from longspan.registry import all_methods, format_methods, parse_methods
 from longspan.surgery import current_methods, original_length, target_length
 from longspan.surgery.families import FAMILIES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,12 +43,13 @@ class Common:
     def prepare(self) -> None:
         """Settle what torch and transformers shall do: the seed, and no chatter beside our own."""
         import torch
-        from transformers.utils import logging
+        import transformers
 
         torch.manual_seed(self.seed or 0)
-        logging.set_verbosity_error()
+        transformers.utils.logging.set_verbosity_error()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it writes a line for each try to reach the hub
         if self.quiet or not sys.stderr.isatty():
-            logging.disable_progress_bar()
+            transformers.utils.logging.disable_progress_bar()
 
     def load_model(self, name: str) -> Any:
         """The model at `name`, on the device and in the dtype asked for."""

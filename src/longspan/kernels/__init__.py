@@ -1,1 +1,1 @@
-"""Fast forms of the equation. Each has the signature of `longspan.equation.reference_attention`."""
+"""Fast forms of the equation. Each has the signature of `longspan.reference.reference_attention`."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from longspan.files import write_text
 from longspan.lengths import format_length
@@ -85,9 +86,10 @@ def run_arm(run: ArmRun, on_step: Callable[[Step], object], *, threads: int | No
     from longspan.train.run import train
 
     disable_progress_bar()  # of loading weights; it would break the study's own
+    more: dict[str, Any] = {"data.cache": str(data_folder(run.out))}
     if threads is not None:
         torch.set_num_threads(threads)
-    more = {"data.cache": str(data_folder(run.out)), **({} if threads is None else {"threads": threads})}
+        more["threads"] = threads
     config = run.study.run_config(run.arm, run.seed, **more)
     with _following(run, on_step):
         checkpoint = train(config, run.folder, progress=False)

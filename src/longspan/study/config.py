@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from longspan.data.text import Part
 from longspan.errors import ConfigError, LongspanError
 from longspan.registry import format_methods, parse_methods
+from longspan.study.variables import expand_variables
 from longspan.train.config import RunConfig
 from longspan.train.settings import Length, Settings
 
@@ -256,27 +255,6 @@ class StudyConfig(Settings):
             return evaluate.position.documents * length
         assert evaluate.passkey is not None
         return evaluate.passkey.depths * evaluate.passkey.trials_at(length) * length
-
-
-def expand_variables(value: Any, where: str) -> Any:
-    """`value` with `${NAME}` replaced by the environment variable NAME in every text inside it.
-
-    Raises:
-        ConfigError: the variable is not set.
-    """
-    if isinstance(value, Mapping):
-        return {key: expand_variables(item, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [expand_variables(item, where) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match[str]) -> str:
-        if not os.environ.get(match[1]):
-            raise ConfigError(f"{where}: '{value}' needs the environment variable {match[1]}, which is not set; set it")
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", look_up, value)
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -69,7 +69,7 @@ def demo_study(out: Path) -> StudyConfig:
             "data": {
                 "text": str(out / "text" / "train"),
                 "vocab_size": 1024,
-                "mixture": {"text": 0.5, "passkey": 0.5, "most_keys": 2},
+                "mixture": {"text": 0.3, "passkey": 0.7, "template_filler": 0.3},
             },
             "optimizer": {"learning_rate": 3e-3, "warmup": 0.05},
             "tokens": 1_400_000,

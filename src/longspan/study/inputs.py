@@ -11,6 +11,7 @@ from torch import Tensor
 from longspan.data.tokens import TokenFile, open_tokens, prepare_tokens
 from longspan.errors import DataError
 from longspan.evaluate.windows import Protocol, make_protocol
+from longspan.files import write_json
 from longspan.study.config import StudyConfig
 from longspan.train.prepare import prepare
 
@@ -28,15 +29,24 @@ def open_held_out(out: Path) -> TokenFile:
 def prepare_inputs(study: StudyConfig, out: Path, *, progress: bool = True) -> None:
     """Make the tokenizer and both token files, unless they are there, and check that the text suffices.
 
+    Counts and hashes go to `data.json`.
+
     Raises:
         DataError: text is missing, empty or unreadable, or too few held-out documents are long enough.
     """
     first = next(iter(study.arms))
-    tokenizer = prepare(study.run_config(first), data_folder(out), progress=progress).tokenizer
+    prepared = prepare(study.run_config(first), data_folder(out), progress=progress)
     evaluate = study.evaluate
     held_out = prepare_tokens(
-        evaluate.text, tokenizer, _held_out_folder(out), field=evaluate.field, part=evaluate.part, progress=progress
+        evaluate.text,
+        prepared.tokenizer,
+        _held_out_folder(out),
+        field=evaluate.field,
+        part=evaluate.part,
+        progress=progress,
     )
+    held_out_summary = {**held_out.info, "documents": len(held_out.names)}
+    write_json(out / "data.json", {"train": prepared.summary, "held_out": held_out_summary})
     if evaluate.perplexity is not None:
         perplexity_documents(study, held_out)
     if evaluate.position is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from longspan.data.tokens import TokenFile
 from longspan.evaluate.passkey import passkey
@@ -63,11 +63,12 @@ class Measurer:
 
     def _key(self, cell: Cell) -> dict[str, Any]:
         """Everything that decides the numbers of a cell."""
-        settings = getattr(self.study.evaluate, cell.task).model_dump(mode="json")
+        group = getattr(self.study.evaluate, cell.task)
+        settings = group.model_dump(mode="json")
         if cell.task == "perplexity":
             settings["matched_from"] = self.study.lengths[-1]
         if cell.task == "passkey":
-            settings["trials"] = self.study.evaluate.passkey.trials_at(cell.length)
+            settings["trials"] = group.trials_at(cell.length)
             del settings["gate"], settings["max_length"]
         place = {"task": cell.task, "extension": cell.same_as, "length": cell.length}
         return {**self.inputs, **place, "train_length": self.train_length, "settings": settings}
@@ -112,6 +113,6 @@ class Measurer:
             depths=settings.depths,
             trials=settings.trials_at(cell.length),
             seed=settings.seed,
-            filler="template" if settings.filler == "template" else self.text.tokens,
+            filler="template" if settings.filler == "template" else cast(Sequence[int], self.text.tokens),
             progress=False,
         )

@@ -41,6 +41,8 @@ class StudyBar:
 
     def update(self, name: str, step: Step) -> None:
         """Note how far the arm `name` is."""
+        if self._bar.disable:
+            return
         with self._lock:
             first = self._done[name].note == "waiting"
             before = self._done[name].work

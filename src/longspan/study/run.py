@@ -94,10 +94,12 @@ def results_table(config: StudyConfig, records: Sequence[Record]) -> str:
 
 def _records_of(run: ArmRun) -> list[Record]:
     """Records of the training and of the cells of one run, under the names of the study."""
-    labels = {"run": run.study.name, "model": run.arm, "seed": run.seed}
-    training = [record for record in read_records(run.folder) if record.task == "train"]
-    measured = read_records(run.measured_file)
-    return [*(dataclasses.replace(record, **labels) for record in training), *measured]
+    training = [
+        dataclasses.replace(record, run=run.study.name, model=run.arm, seed=run.seed)
+        for record in read_records(run.folder)
+        if record.task == "train"
+    ]
+    return [*training, *read_records(run.measured_file)]
 
 
 @contextlib.contextmanager

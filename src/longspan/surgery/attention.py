@@ -108,7 +108,8 @@ def attend(
     positions = site.rotary.positions
     assert positions is not None
     hidden = max(torch.finfo(dtype).min for dtype in (query.dtype, torch.float32))  # fits the bias, before and after
-    outputs, all_weights = [], []
+    outputs: list[Tensor] = []
+    all_weights: list[Tensor] = []
     for rows, bias in bias_blocks(site.slots, query.shape[1], positions, site.rotary.key_positions(keys)):
         if attention_mask is None:
             bias = bias.masked_fill(~storage_order(queries, keys, query.device)[rows], hidden)
@@ -118,9 +119,8 @@ def attend(
             bias = bias + attention_mask[:, :, rows, :keys]
         output, weights = interface(module, query[:, :, rows], key, value, bias.to(query.dtype), **kwargs)
         outputs.append(output)
-        all_weights.append(weights)
-    weights = None if all_weights[0] is None else torch.cat(all_weights, dim=2)
-    return torch.cat(outputs, dim=1)[..., :width], weights
+        all_weights += [] if weights is None else [weights]
+    return torch.cat(outputs, dim=1)[..., :width], torch.cat(all_weights, dim=2) if all_weights else None
 
 
 class _Functions:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from torch import nn
 from transformers import PreTrainedModel
 
-from longspan.equation import Method, initial_parameters
+from longspan.equation import Method
 from longspan.registry import methods_to_json
-from longspan.surgery.attention import ATTRIBUTE, Site, patched_attention
+from longspan.surgery.install import install, restore_attribute
 from longspan.surgery.plan import Plan, plan
-from longspan.surgery.rotary import LongspanRotary
 from longspan.surgery.saved import patched_classes
 
 
@@ -24,7 +21,6 @@ class Patch:
         self.model = model
         self.plan = plan
         self._undo: list[Callable[[], None]] = []
-        self._outer: Patch | None = getattr(model, "_longspan_patch", None)
         self._apply()
 
     def undo(self) -> None:
@@ -53,7 +49,7 @@ class Patch:
         self._set(model, "_longspan_patch", self)
 
     def _set(self, target: object, name: str, value: object) -> None:
-        self._undo.append(_restore_attribute(target, name))
+        self._undo.append(restore_attribute(target, name))
         object.__setattr__(target, name, value)  # neither a config's validation nor a module's registration is wanted
 
     def _set_class(self, target: object, kind: type) -> None:
@@ -72,53 +68,6 @@ class Patch:
     def __deepcopy__(self, memo: dict[int, object]) -> None:
         """A copied model stays patched but has no way back: the way back belongs to the original."""
         return None
-
-
-def _restore_attribute(target: object, name: str) -> Callable[[], None]:
-    """A function that sets attribute `name` back to what it is now, or removes it if it is not there."""
-    present = name in vars(target)
-    value = vars(target).get(name)
-
-    def restore() -> None:
-        if present:
-            object.__setattr__(target, name, value)
-        elif name in vars(target):
-            object.__delattr__(target, name)
-
-    return restore
-
-
-def install(model: PreTrainedModel, plan: Plan, undo: list[Callable[[], None]]) -> None:
-    """Put the rotary module and the attention sites of a plan into a model, noting the way back in `undo`."""
-    decoder = model.base_model
-    before = decoder.rotary_emb
-    rotary = LongspanRotary(plan.slots, plan.window)
-    undo.append(lambda: setattr(decoder, "rotary_emb", before))
-    decoder.rotary_emb = rotary
-    for module in model.modules():
-        if isinstance(module, plan.family.attention_class):
-            _install_site(module, plan, rotary, undo)
-
-
-def _install_site(module: nn.Module, plan: Plan, rotary: LongspanRotary, undo: list[Callable[[], None]]) -> None:
-    config = module.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    parameters = initial_parameters(plan.slots, heads, plan.window.rotary_dim)
-    for name, value in parameters.items():
-        if name in module._parameters:  # trained under an earlier patch that this one adds to
-            continue
-        weight = next(module.parameters())
-        module.register_parameter(name, nn.Parameter(value.to(weight.device, weight.dtype)))
-        undo.append(functools.partial(_drop_parameter, module, name))
-    kind = type(module)
-    undo.append(lambda: setattr(module, "__class__", kind))
-    undo.append(_restore_attribute(module, ATTRIBUTE))
-    object.__setattr__(module, ATTRIBUTE, Site(rotary, plan.slots, plan.window.rotary_dim, tuple(parameters)))
-    module.__class__ = patched_attention(plan.family.attention_class)
-
-
-def _drop_parameter(module: nn.Module, name: str) -> None:
-    del module._parameters[name]
 
 
 def extend(

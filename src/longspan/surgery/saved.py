@@ -12,6 +12,8 @@ from longspan.equation import fill_slots
 from longspan.errors import CheckpointError
 from longspan.registry import methods_from_json
 from longspan.surgery.families import FAMILIES, PREFIX, Family, window_of
+from longspan.surgery.install import install
+from longspan.surgery.plan import Plan
 
 
 @functools.cache
@@ -51,9 +53,6 @@ def install_saved(model: PreTrainedModel, family: Family) -> None:
         CheckpointError: the config does not name its methods.
         MethodError: it names one that is not installed.
     """
-    from longspan.surgery.patch import install
-    from longspan.surgery.plan import Plan
-
     saved = getattr(model.config, "longspan", None)
     if not isinstance(saved, dict) or not {"methods", "original_length", "target_length"} <= set(saved):
         raise CheckpointError(

@@ -13,7 +13,7 @@ Training  from scratch, or conversion of a trained model; not training-free
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from longspan.equation import Feature, Layout, Rotate, join_pairs, split_pairs
 
-GATES = {"relu": functional.relu, "softplus": functional.softplus}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "softplus": functional.softplus}
 
 
 def tied(x: Tensor, layout: Layout) -> Tensor:

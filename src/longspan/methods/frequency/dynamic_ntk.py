@@ -35,14 +35,16 @@ class DynamicNtk(Frequency):
 
     def frequency(self, window: Window) -> Float64[Tensor, " F"]:
         factor = self.factor or window.factor
-        length = {"target": window.target_length, None: window.length or window.target_length}.get(
-            self.static_for, self.static_for
-        )
-        growth = length / window.original_length
+        growth = self._length(window) / window.original_length
         if growth <= 1 or (window.factor == 1 and self.factor is None):
             return window.omega
         base = raised_base(window.base, factor * growth - (factor - 1), window.rotary_dim)
         return frequencies_of_base(base, window.rotary_dim)
+
+    def _length(self, window: Window) -> int:
+        if isinstance(self.static_for, int):
+            return self.static_for
+        return window.target_length if self.static_for == "target" or window.length is None else window.length
 
     def changes_with_length(self) -> bool:
         return self.static_for is None

@@ -1,0 +1,1 @@
+"""What things cost: paired measurements in one run, as ratios with their spread. `make bench` runs them all."""

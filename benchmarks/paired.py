@@ -1,0 +1,69 @@
+"""Paired timing: contestants take turns in one process, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from longspan.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How often longer `contestant` took than `baseline`: the median of paired ratios, and their quartiles."""
+
+    contestant: str
+    baseline: str
+    median: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.contestant} / {self.baseline}: {self.median:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
+        )
+
+    def record(self, task: str, length: int) -> Record:
+        """The ratio as a record; low and high are quartiles of the pairs."""
+        method = f"{self.contestant} / {self.baseline}"
+        return Record(
+            run="benchmarks", method=method, model=self.contestant, task=task, metric="ratio", value=self.median,
+            low=self.low, high=self.high, n=self.n, length=length,
+        )  # fmt: skip
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 5, label: str = ""
+) -> dict[str, list[float]]:
+    """Seconds of each call, turn by turn: one warm-up turn, then turns until `seconds` have gone, at least `least`.
+
+    The order within a turn rotates, so that nobody always follows the same neighbour.
+    """
+    for call in contestants.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    names = list(contestants)
+    start = time.perf_counter()
+    with tqdm(desc=label, unit="turn", leave=False) as bar:
+        while len(times[names[0]]) < least or time.perf_counter() - start < seconds:
+            turn = len(times[names[0]]) % len(names)
+            for name in names[turn:] + names[:turn]:
+                gc.collect()
+                before = time.perf_counter()
+                contestants[name]()
+                times[name].append(time.perf_counter() - before)
+            bar.update()
+    return times
+
+
+def ratio(times: Mapping[str, Sequence[float]], contestant: str, baseline: str) -> Ratio:
+    """Median and quartiles of the contestant's time over the baseline's in the same turn."""
+    pairs = [a / b for a, b in zip(times[contestant], times[baseline], strict=True)]
+    low, median, high = statistics.quantiles(pairs, n=4, method="inclusive")
+    return Ratio(contestant, baseline, median, low, high, len(pairs))

@@ -1,0 +1,90 @@
+"""Write every generated page from the code and the committed records; with --check, fail if one would change."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from longspan.cli import main as longspan
+from longspan.records import Record, read_records
+from longspan.report import markdown_table, update_readme, write_picture
+from longspan.report.results import Results
+from longspan.report.summary import sentences
+from longspan.study.run import read_study, results_table
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = Path("results/books-256")
+SHOWN = ("plain", "dynamic_ntk(factor=4.0)")
+"""Extensions in the README's tables; the study's own table has them all."""
+
+
+def main() -> int:
+    """Generate into the tree, or into a copy of it that is compared with the tree."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    if not parser.parse_args().check:
+        generate(ROOT)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("README.md", "docs", "results"):
+            source = ROOT / name
+            shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+        changed = [path for path in generate(copy) if (copy / path).read_bytes() != (ROOT / path).read_bytes()]
+    for path in changed:
+        print(f"{path} is out of date: run 'make docs' and commit it", file=sys.stderr)
+    return 1 if changed else 0
+
+
+def generate(root: Path) -> list[Path]:
+    """Write all generated pages below `root`; their paths from there."""
+    methods, picture, table, readme = (
+        Path("docs/methods.md"),
+        STUDY / "picture.svg",
+        STUDY / "table.md",
+        Path("README.md"),
+    )
+    longspan(["methods", "--markdown", str(root / methods), "--quiet"])
+    records = read_records(root / STUDY)
+    shown = _shown(records)
+    arms = list(dict.fromkeys(record.model for record in shown))
+    write_picture(shown, root / picture, lines=[(arm, "plain") for arm in arms])
+    (root / table).write_text(results_table(read_study(root / STUDY), records), encoding="utf-8")
+    tables = {f"{STUDY.name}-{task}": markdown_table(shown, task=task) for task in ("perplexity", "passkey")}
+    tables[f"{STUDY.name}-summary"] = "\n".join(f"- {sentence}" for sentence in sentences(Results(records)))
+    tables["benchmarks"] = _costs(read_records(root / "results/benchmarks"))
+    update_readme(root / readme, tables)
+    return [methods, picture, table, readme]
+
+
+def _shown(records: list[Record]) -> list[Record]:
+    """The records behind the README's tables: every arm, under the extensions shown there."""
+    results = Results(records)
+    return [record for record in records if results.line_of(record).extension in SHOWN]
+
+
+def _costs(records: list[Record]) -> str:
+    """Paired ratios by length: one row for each task and contestant."""
+    ratios = [record for record in records if record.metric == "ratio"]
+    lengths = sorted({record.length for record in ratios if record.length is not None})
+    rows = dict.fromkeys((record.task, record.method) for record in ratios)
+    lines = ["| what | ratio of | " + " | ".join(str(length) for length in lengths) + " |"]
+    lines.append("|---|---|" + "---|" * len(lengths))
+    for task, method in rows:
+        found = {record.length: record for record in ratios if (record.task, record.method) == (task, method)}
+        cells = [_cell(found[length]) if length in found else "–" for length in lengths]
+        lines.append(f"| {task} | {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(record: Record) -> str:
+    assert record.value is not None
+    spread = "" if record.low is None else f" ({record.low:.2f}–{record.high:.2f})"
+    return f"{record.value:.2f}{spread}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The slow reference: the equation computed literally, term by term, in float64.
+
+Every fast path and every patched model is compared with it; nothing else uses it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from longspan.equation import (
+    Layout,
+    Method,
+    Slots,
+    Window,
+    check_shapes,
+    fill_slots,
+    initial_parameters,
+    join_pairs,
+    split_pairs,
+)
+
+
+def reference_attention(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B G S D"],
+    v: Float[Tensor, "B G S V"],
+    *,
+    methods: Sequence[Method] = (),
+    window: Window | None = None,
+    causal: bool = True,
+    lengths: Sequence[int] | None = None,
+    query_positions: Tensor | None = None,
+    key_positions: Tensor | None = None,
+    parameters: Mapping[str, Tensor] | None = None,
+) -> Float64[Tensor, "B H T V"]:
+    """The equation, term by term, in float64: the truth that every fast path is compared with.
+
+    The T queries are the last T of the S tokens in storage order, and causality follows storage order, whatever the
+    positions are. `lengths` gives the valid keys of each row of the batch; a query that sees no key returns zeros.
+    Positions default to the storage index. Without a window nothing rotates.
+
+    Raises:
+        MethodError: head counts that do not divide, more queries than keys under `causal`, or a doubly filled slot.
+    """
+    batch, heads, queries, head_dim = q.shape
+    key_heads, keys = k.shape[1], k.shape[2]
+    check_shapes(q, k, causal)
+    slots = fill_slots(methods)
+    key_positions = torch.arange(keys) if key_positions is None else key_positions
+    query_positions = key_positions[..., keys - queries :] if query_positions is None else query_positions
+    query_positions, key_positions = (p.expand(batch, -1) for p in (query_positions, key_positions))
+    rotary_dim = head_dim if window is None else window.rotary_dim
+    layout: Layout = "half" if window is None else window.layout
+    pairs = slots.rotary_dim(rotary_dim) // 2
+    omega = torch.zeros(pairs, dtype=torch.float64) if window is None else slots.omega(window)
+    parameters = initial_parameters(slots, key_heads, rotary_dim) if parameters is None else parameters
+    q, k, v = q.double(), k.double(), v.double()
+    output = q.new_zeros(batch, heads, queries, v.shape[-1])
+    for b in range(batch):
+        for h in range(heads):
+            g = h * key_heads // heads
+            mine = {name: value[g : g + 1].double() for name, value in parameters.items()}
+            query = _literal_query(q[b, h], slots, query_positions[b], omega, rotary_dim, layout)
+            key = _literal_key(k[b, g], slots, key_positions[b], omega, rotary_dim, layout, mine)
+            logits = query @ key.T / math.sqrt(head_dim)
+            if slots.scale is not None:
+                assert window is not None, "a scale needs a window"
+                logits = logits * slots.scale.scale(window, query_positions[b])[:, None]
+            if slots.bias is not None:
+                distance = query_positions[b][:, None] - key_positions[b][None, :]
+                logits = logits + slots.bias.bias(heads, distance)[h].double()
+            seen = torch.arange(keys) < (keys if lengths is None else lengths[b])
+            seen = seen.expand(queries, keys)
+            if causal:
+                seen = seen & (torch.arange(keys) <= torch.arange(keys - queries, keys)[:, None])
+            some = seen.any(-1)
+            weights = logits[some].masked_fill(~seen[some], -math.inf).softmax(-1)
+            output[b, h, some] = weights @ v[b, g]
+    return output
+
+
+def _turn(x: Tensor, positions: Tensor, omega: Tensor, layout: Layout) -> Tensor:
+    """R(p, omega) as multiplication by e^{i p omega}: another road than `rotate_pairs`, for the reference only."""
+    first, second = (x, torch.zeros_like(x)) if x.shape[-1] == omega.shape[-1] else split_pairs(x, layout)
+    turned = torch.complex(first, second) * torch.exp(1j * positions[:, None].double() * omega)
+    return join_pairs(turned.real, turned.imag, layout)
+
+
+def _literal_query(
+    q: Tensor, slots: Slots, positions: Tensor, omega: Tensor, rotary_dim: int, layout: Layout
+) -> Tensor:
+    rotated, rest = q[:, :rotary_dim], q[:, rotary_dim:]
+    if slots.feature is None:
+        return torch.cat((_turn(rotated, positions, omega, layout), rest), dim=-1)
+    turned = slots.feature.query(rotated, lambda x: _turn(x, positions, omega, layout), layout)
+    return torch.cat((turned, rest), dim=-1)
+
+
+def _literal_key(
+    k: Tensor,
+    slots: Slots,
+    positions: Tensor,
+    omega: Tensor,
+    rotary_dim: int,
+    layout: Layout,
+    parameters: Mapping[str, Tensor],
+) -> Tensor:
+    rotated, rest = k[:, :rotary_dim], k[:, rotary_dim:]
+    if slots.feature is not None:
+        rotated = slots.feature.psi(rotated[None], layout, parameters)[0]
+    return torch.cat((_turn(rotated, positions, omega, layout), rest), dim=-1)

@@ -1,0 +1,63 @@
+"""Put what a plan says into a model's modules, noting the way back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from longspan.equation import initial_parameters
+from longspan.surgery.attention import ATTRIBUTE, Site, patched_attention
+from longspan.surgery.plan import Plan
+from longspan.surgery.rotary import LongspanRotary
+
+
+def install(model: PreTrainedModel, plan: Plan, undo: list[Callable[[], None]]) -> None:
+    """Put the rotary module and the attention sites of a plan into a model, noting the way back in `undo`."""
+    decoder = model.base_model
+    before = decoder.rotary_emb
+    rotary = LongspanRotary(plan.slots, plan.window)
+    undo.append(lambda: setattr(decoder, "rotary_emb", before))
+    decoder.rotary_emb = rotary
+    kind: type[nn.Module] = plan.family.attention_class
+    for module in model.modules():
+        if isinstance(module, kind):
+            _install_site(module, plan, rotary, undo)
+
+
+def _install_site(module: nn.Module, plan: Plan, rotary: LongspanRotary, undo: list[Callable[[], None]]) -> None:
+    config: Any = module.config
+    heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    parameters = initial_parameters(plan.slots, heads, plan.window.rotary_dim)
+    for name, value in parameters.items():
+        if name in module._parameters:  # trained under an earlier patch that this one adds to
+            continue
+        weight = next(module.parameters())
+        module.register_parameter(name, nn.Parameter(value.to(weight.device, weight.dtype)))
+        undo.append(functools.partial(_drop_parameter, module, name))
+    kind = type(module)
+    undo.append(lambda: setattr(module, "__class__", kind))
+    undo.append(restore_attribute(module, ATTRIBUTE))
+    object.__setattr__(module, ATTRIBUTE, Site(rotary, plan.slots, plan.window.rotary_dim, tuple(parameters)))
+    module.__class__ = patched_attention(plan.family.attention_class)
+
+
+def _drop_parameter(module: nn.Module, name: str) -> None:
+    del module._parameters[name]
+
+
+def restore_attribute(target: object, name: str) -> Callable[[], None]:
+    """A function that sets attribute `name` back to what it is now, or removes it if it is not there."""
+    present = name in vars(target)
+    value = vars(target).get(name)
+
+    def restore() -> None:
+        if present:
+            object.__setattr__(target, name, value)
+        elif name in vars(target):
+            object.__delattr__(target, name)
+
+    return restore
