@@ -51,10 +51,11 @@ def blocks(text: str) -> list[Block]:
 
 
 def run_bash(code: str) -> None:
-    commands = [line for line in code.replace("\\\n", " ").splitlines() if line.split("#")[0].strip()]
-    if all(re.match(r"\s*longspan [^|&;<>$`]*$", command) for command in commands):
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in code.replace("\\\n", " ").splitlines()]
+    commands = [line for line in lines if line]
+    if all(re.fullmatch(r"longspan [^|&;<>$`]*", command) for command in commands):
         for command in commands:
-            assert main(shlex.split(command, comments=True)[1:]) == 0, command
+            assert main(shlex.split(command)[1:]) == 0, command
         return
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True, env={**os.environ, "PATH": path})

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from longspan.equation import Window, fill_slots, join_pairs, rotation_tables, split_pairs
 from longspan.errors import LengthError, MethodError
@@ -118,3 +119,10 @@ def test_impossible_windows_are_refused(settings: dict, error: type[Exception]) 
 def test_head_counts_that_do_not_divide_are_refused() -> None:
     with pytest.raises(MethodError, match="3 query heads cannot share 2"):
         reference_attention(draw(1, 3, 2, 4), draw(1, 2, 2, 4), draw(1, 2, 2, 4))
+
+
+def test_shapes_in_signatures_are_checked_in_tests() -> None:
+    with pytest.raises(TypeCheckError):
+        reference_attention(draw(2, 2, 4), draw(1, 2, 2, 4), draw(1, 2, 2, 4))
+    with pytest.raises(TypeCheckError):
+        reference_attention(draw(1, 2, 2, 4), draw(1, 2, 2, 6), draw(1, 2, 2, 4))

@@ -9,8 +9,8 @@ from longspan.methods.frequency.ntk import Ntk, raised_base
 
 
 def test_raised_base_by_hand() -> None:
-    assert raised_base(1e4, 8, 128) == pytest.approx(82684.62, rel=1e-7)
-    assert raised_base(1e4, 4, 16) == pytest.approx(48760.546, rel=1e-7)
+    assert raised_base(1e4, 8.0, 128) == pytest.approx(82684.62, rel=1e-7)
+    assert raised_base(1e4, 4.0, 16) == pytest.approx(48760.546, rel=1e-7)
 
 
 def test_the_first_pair_stays_and_the_last_is_slowed_by_the_factor() -> None:
