@@ -54,11 +54,12 @@ def test_half_width_scores_equal_the_sum_over_means_of_pairs() -> None:
     assert scores(PoPE(width="half"), q, k, 7, 3, phase) == pytest.approx(float(expected), abs=1e-12)
 
 
-def test_a_phase_outside_its_range_is_clamped_and_gets_no_gradient() -> None:
-    phase = torch.tensor([[0.5, -1.0]], dtype=torch.float64, requires_grad=True)
-    k = torch.randn(1, 1, 2, dtype=torch.float64)
+def test_phases_of_one_angle_score_alike_and_all_get_a_gradient() -> None:
+    phase = torch.tensor(
+        [[0.5, -1.0], [0.5 - 2 * math.pi, -1.0 - 2 * math.pi]], dtype=torch.float64, requires_grad=True
+    )
+    k = torch.randn(1, 1, 3, 2, dtype=torch.float64).expand(1, 2, 3, 2)
     found = PoPE().psi(k, "half", {"phase": phase})
-    found.sum().backward()
-    assert found[0, 0, 2].item() == 0  # sin of a phase clamped to 0
-    assert phase.grad[0, 0].item() == 0
-    assert phase.grad[0, 1].item() != 0
+    (found**2 @ torch.arange(1.0, 5.0, dtype=torch.float64)).sum().backward()
+    assert torch.allclose(found[:, 0], found[:, 1])
+    assert phase.grad.abs().min() > 0

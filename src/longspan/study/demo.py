@@ -69,10 +69,10 @@ def demo_study(out: Path) -> StudyConfig:
             "data": {
                 "text": str(out / "text" / "train"),
                 "vocab_size": 1024,
-                "mixture": {"text": 0.3, "passkey": 0.7, "template_filler": 0.3},
+                "mixture": {"text": 0.25, "passkey": 0.75, "template_filler": 0.6},
             },
             "optimizer": {"learning_rate": 3e-3, "warmup": 0.05},
-            "tokens": 1_400_000,
+            "tokens": 1_700_000,
             "batch_tokens": 2048,
             "save_every": 100,
             "log_every": 10,

@@ -118,7 +118,7 @@ def trained_length(config: PreTrainedConfig) -> int:
     saved = getattr(config, "longspan", None)
     if saved is not None:
         return int(saved["original_length"])
-    rope = config.rope_parameters or {}
+    rope = getattr(config, "rope_parameters", None) or {}
     length = rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
     if length is None:
         raise LengthError("the config does not tell the trained length: give original_length")

@@ -5,7 +5,9 @@ Formula   score(m,n) = SUM_c g(q_c) g(k_c) cos((m-n) omega_c - delta_c) / sqrt(D
 Source    arXiv:2509.10534; third-party code lucidrains/PoPE-pytorch
 Differs   the nearest relative of exact CoCA: both start at no content angle. CoCA squares a pair of q and gates a mean
           of k; PoPE passes single elements of both through softplus, has F = D frequencies instead of D/2, and learns
-          a phase for each key head and frequency. Its q and k are twice as wide for the kernel.
+          a phase for each key head and frequency. Its q and k are twice as wide for the kernel. The phase is not
+          clamped as in that code, where one that starts at 0 and steps above it never gets a gradient again (69 % of
+          them after 40 steps of AdamW): the cosine has period 2 pi, so the range [-2 pi, 0] is every angle there is.
           width="half" is ours: softplus of the mean of each pair, F = D/2, which costs what RoPE costs
 Checked   the sum written out; the published feature map; shift invariance
 Training  from scratch
@@ -13,7 +15,6 @@ Training  from scratch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -51,5 +52,5 @@ class PoPE(Feature):
         magnitude = self.phi(k, layout)
         if not self.phase:
             return magnitude
-        delta = parameters["phase"].clamp(-2 * math.pi, 0).unsqueeze(-2)
+        delta = parameters["phase"].unsqueeze(-2)
         return join_pairs(magnitude * delta.cos(), magnitude * delta.sin(), layout).to(k.dtype)
