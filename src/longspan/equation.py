@@ -20,6 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from longspan.errors import LengthError, MethodError
+from longspan.settings import check_settings
 
 Layout = Literal["half", "interleaved"]
 """Which elements make a pair: (i, i + F), as `rotate_half` has it, or (2i, 2i + 1)."""
@@ -84,6 +85,17 @@ class Method:
 
     scales_window: ClassVar[bool] = False
     """Whether it acts through `Window.factor`, so that factor 1 changes nothing."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse settings outside their range or at odds with each other; types are checked before.
+
+        Raises:
+            MethodError: in one line, what should hold.
+        """
 
     @classmethod
     def slots(cls) -> tuple[str, ...]:
@@ -241,6 +253,19 @@ def check_shapes(q: Tensor, k: Tensor, causal: bool) -> None:
         raise MethodError(f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads: one must divide the other")
     if causal and q.shape[2] > k.shape[2]:
         raise MethodError(f"causal attention of {q.shape[2]} queries needs at least as many keys, not {k.shape[2]}")
+
+
+def check_window(slots: Slots, window: Window | None) -> None:
+    """Refuse methods that need a window where there is none: they would silently do nothing."""
+    if window is None:
+        for method in (slots.frequency, slots.scale):
+            if method is not None and not isinstance(method, Bias):  # ALiBi: nothing turns anyway
+                raise MethodError(f"{type(method).__name__} needs a window: without one nothing rotates")
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in float32 at least: what squares and softplus of lower precisions are made in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def initial_parameters(slots: Slots, key_heads: int, rotary_dim: int) -> dict[str, Tensor]:

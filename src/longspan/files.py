@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -46,23 +47,64 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the place of `path`, else it is removed."""
+    """Yield a temporary folder beside `path`; on success it takes the place of `path`, else it is removed.
+
+    Folders cannot be exchanged in one step everywhere: a kill between two renames leaves the old folder in
+    `.NAME.old.*` beside `path` and nothing at `path`. The next call, and `recover_folder`, put it back.
+    """
     path = Path(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(path)
         part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             yield part
             part.chmod(0o755)
+            flush_tree(part)
             if path.exists():
-                old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+                old = Path(tempfile.mkdtemp(dir=path.parent, prefix=_old_prefix(path)))
                 path.replace(old / path.name)
                 part.replace(path)
+                _flush(path.parent)
                 shutil.rmtree(old)
             else:
                 part.replace(path)
+                _flush(path.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def recover_folder(path: Path) -> None:
+    """Put back the folder that a killed `replacing_folder` had moved aside, or remove it if `path` is there."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        return
+    for old in sorted(path.parent.glob(glob.escape(_old_prefix(path)) + "*")):
+        if not path.exists() and (old / path.name).exists():
+            (old / path.name).replace(path)
+        shutil.rmtree(old)
+
+
+def _old_prefix(path: Path) -> str:
+    return f".{path.name}.old."
+
+
+def flush_tree(folder: Path) -> None:
+    """Have the operating system put `folder` and everything in it on the disk."""
+    for inner in folder.rglob("*"):
+        if inner.is_dir() or inner.is_file():
+            _flush(inner)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -71,16 +71,32 @@ class Memory:
         return self.weights + self.cache
 
 
-def memory(config: Any, parameters: int, length: int, dtype: str) -> Memory:
+def memory(config: Any, parameters: int, length: int, dtype: str, *, key_width: int | None = None) -> Memory:
     """Memory at `length` tokens for a Hugging Face `config` with so many parameters, all in `dtype`.
 
-    The cache holds 2 (key, value) x layers x key heads x head_dim numbers a token.
+    The cache holds a key and a value for each layer, key head and token; a layer that slides keeps the window but one.
+
+    Args:
+        key_width: numbers that a cached key takes with the methods in force; default head_dim, which a value takes.
     """
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    value_width = head_dim(config)
     size = _BYTES[dtype]
-    cache = 2 * config.num_hidden_layers * heads * head_dim * length * size
+    cache = _cached_tokens(config, length) * heads * ((key_width or value_width) + value_width) * size
     return Memory(length=length, weights=parameters * size, cache=cache)
+
+
+def head_dim(config: Any) -> int:
+    """Elements of one head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _cached_tokens(config: Any, length: int) -> int:
+    """Tokens kept after `length` were read, summed over layers."""
+    window = getattr(config, "sliding_window", None)
+    default = ["full_attention" if window is None else "sliding_attention"] * config.num_hidden_layers
+    kinds = getattr(config, "layer_types", None) or default
+    return sum(min(length, window - 1) if window and kind == "sliding_attention" else length for kind in kinds)
 
 
 def doublings(original_length: int, target_length: int) -> list[int]:

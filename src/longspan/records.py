@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -21,11 +22,13 @@ from longspan.files import storage_errors
 @functools.cache
 def commit() -> str | None:
     """The commit of the source tree that runs (`-dirty` if it was changed since), or None outside a repository."""
-    root = Path(__file__).resolve().parents[2]
-    git = ["git", "-C", str(root)]
+    here = Path(__file__).resolve()
+    git = ["git", "-C", str(here.parent)]
     try:
+        # an installed copy may lie inside the repository of another project, which does not track it
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "src"], capture_output=True, check=False)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True, check=False)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("-dirty" if changed.returncode else "")
@@ -86,47 +89,68 @@ class Record:
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
-    """Add `records` to the end of `path`, flushed to disk; a line torn by a crash is dropped first."""
+    """Add `records` to the end of `path`, flushed to disk; a line torn by a crash is mended first."""
     path = Path(path)
     lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
-            _drop_torn_line(file)
+            _mend_torn_line(file)
             file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
 
 
-def _drop_torn_line(file: Any) -> None:
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return
+def _mend_torn_line(file: Any) -> None:
+    """Make `file` end with a whole line: a last record that lacks only the newline gets it, a torn one is cut off."""
     file.seek(0)
-    whole = file.read().rfind(b"\n") + 1
-    if whole < size:
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole == len(content):
+        return
+    try:
+        _read_record(content[whole:])
+    except _NOT_A_RECORD:
         file.truncate(whole)
+    else:
+        file.write(b"\n")
 
 
 def read_records(path: Path) -> list[Record]:
     """All whole records of `path`, or of `records.jsonl` in it if it is a folder.
 
     Raises:
-        DataError: the file is missing, or a line other than the last is no record.
+        DataError: the file is missing, or a line is no record; only a last line that a crash has torn, so that it
+            lacks its newline, is passed over: it will be measured again.
     """
     path = Path(path)
     path = path / "records.jsonl" if path.is_dir() else path
     if not path.is_file():
         raise DataError(f"{path} does not exist: run `longspan eval` or `longspan compare` first")
-    known = {item.name for item in fields(Record)}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            records.append(Record(**{key: value for key, value in row.items() if key in known}))
-        except (json.JSONDecodeError, TypeError, AttributeError) as error:
-            if number == len(lines):  # torn by a crash; it will be measured again
-                break
+            records.append(_read_record(line))
+        except _NOT_A_RECORD as error:
             raise DataError(f"{path}, line {number}: not a record ({error})") from error
+    if last:
+        with contextlib.suppress(json.JSONDecodeError):
+            try:
+                records.append(_read_record(last))
+            except (UnicodeDecodeError, TypeError, AttributeError) as error:
+                raise DataError(f"{path}, line {len(lines) + 1}: not a record ({error})") from error
     return records
+
+
+_NOT_A_RECORD = (ValueError, TypeError, AttributeError)
+"""What reading a line raises that is no UTF-8, no JSON, no object, or lacks columns."""
+
+
+def _read_record(line: bytes) -> Record:
+    row = json.loads(line.decode("utf-8"))
+    known = {item.name for item in fields(Record)}
+    return Record(**{key: value for key, value in row.items() if key in known})

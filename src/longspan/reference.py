@@ -18,6 +18,7 @@ from longspan.equation import (
     Slots,
     Window,
     check_shapes,
+    check_window,
     fill_slots,
     initial_parameters,
     join_pairs,
@@ -51,6 +52,7 @@ def reference_attention(
     key_heads, keys = k.shape[1], k.shape[2]
     check_shapes(q, k, causal)
     slots = fill_slots(methods)
+    check_window(slots, window)
     key_positions = torch.arange(keys) if key_positions is None else key_positions
     query_positions = key_positions[..., keys - queries :] if query_positions is None else query_positions
     query_positions, key_positions = (p.expand(batch, -1) for p in (query_positions, key_positions))
@@ -68,8 +70,7 @@ def reference_attention(
             query = _literal_query(q[b, h], slots, query_positions[b], omega, rotary_dim, layout)
             key = _literal_key(k[b, g], slots, key_positions[b], omega, rotary_dim, layout, mine)
             logits = query @ key.T / math.sqrt(head_dim)
-            if slots.scale is not None:
-                assert window is not None, "a scale needs a window"
+            if slots.scale is not None and window is not None:
                 logits = logits * slots.scale.scale(window, query_positions[b])[:, None]
             if slots.bias is not None:
                 distance = query_positions[b][:, None] - key_positions[b][None, :]

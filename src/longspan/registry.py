@@ -75,34 +75,12 @@ def make_method(name: str, settings: Mapping[str, Any]) -> Method:
     """
     kind = find_method(name)
     assert dataclasses.is_dataclass(kind)
-    hints = typing.get_type_hints(kind)
     known = [field.name for field in dataclasses.fields(kind)]
-    checked = {}
-    for key, value in settings.items():
+    for key in settings:
         if key not in known:
             choice = f"choose from {', '.join(known)}" if known else "it has no settings"
             raise MethodError(f"method '{name}' has no setting '{key}': {choice}")
-        checked[key] = _checked(f"{name}({key}=...)", value, hints[key])
-    return typing.cast(Method, kind(**checked))
-
-
-def _checked(where: str, value: Any, hint: Any) -> Any:
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    for option in options:
-        if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):
-            return value
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(option, type) and type(value) is option:
-            return value
-    names = [_spelled(option) for option in options]
-    raise MethodError(f"{where}: {value!r} does not fit; give {' or '.join(names)}")
-
-
-def _spelled(option: Any) -> str:
-    if typing.get_origin(option) is typing.Literal:
-        return " or ".join(repr(choice) for choice in typing.get_args(option))
-    return "None" if option is type(None) else f"a value of type {option.__name__}"
+    return typing.cast(Method, kind(**settings))
 
 
 def settings_of(method: Method) -> dict[str, Any]:

@@ -35,10 +35,12 @@ def test_values_wider_or_narrower_than_the_features_come_back_at_their_own_width
         assert distance(found, expected) < TOLERANCE[torch.float64]
 
 
-def test_padding_adds_no_columns_that_are_seen() -> None:
-    value, width = pad_value(draw(1, 1, 2, 8), draw(1, 1, 2, 5))
-    assert value.shape[-1] == 8
+def test_padding_a_value_keeps_its_columns_and_adds_zeros() -> None:
+    v = draw(1, 1, 2, 5)
+    value, width = pad_value(draw(1, 1, 2, 8), v)
     assert width == 5
+    assert torch.equal(value[..., :5], v)
+    assert not value[..., 5:].any()
 
 
 @pytest.mark.parametrize("queries", [1, 4])

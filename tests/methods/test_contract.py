@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from longspan.equation import Feature, Frequency, Scale, Window, fill_slots
+from longspan.errors import MethodError
 from longspan.kernels.dense import attention
 from longspan.methods.feature.coca import Coca
 from longspan.methods.feature.pope import PoPE
@@ -58,7 +60,8 @@ def test_the_card_has_every_field(name: str) -> None:
 @pytest.mark.parametrize("name", all_methods())
 def test_every_setting_is_documented(name: str) -> None:
     for field in dataclasses.fields(all_methods()[name]):
-        assert f"{field.name}" in card(name).partition("Settings")[2]
+        text = card(name).partition("Settings")[2].partition(f"  {field.name} = ")[2].partition("\n")[2]
+        assert len(text.strip().partition("\n")[0]) > 20, f"{name}: say under {field.name} what it does"
 
 
 @each(VARIANTS)
@@ -150,3 +153,29 @@ def test_features_return_pairs_or_first_members(method: object) -> None:
     parameters = method.parameters(2, 16)
     assert method.phi(draw(1, 2, 3, 16, seed=0), "half").shape[-1] in (wide, wide // 2)
     assert method.psi(draw(1, 2, 3, 16, seed=0), "half", parameters).shape[-1] in (wide, wide // 2)
+
+
+WRONG = [
+    (Coca, {"form": "slakc"}, "'exact' or 'slack' or 'strict'"),
+    (PoPE, {"width": "quarter"}, "'full' or 'half'"),
+    (Yarn, {"ramp": "turn"}, "'index' or 'turns' or 'harmonic'"),
+    (Yarn, {"factor": math.inf}, "a value of type float"),
+    (Yarn, {"factor": -1}, "at least 1"),
+    (Yarn, {"beta_fast": 1, "beta_slow": 32}, "beta_fast must be above beta_slow"),
+    (DynamicNtk, {"static_for": -3}, "must be positive"),
+    (DynamicNtk, {"factor": 0.5}, "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "says"), WRONG)
+def test_settings_are_checked_whoever_makes_the_method(kind: type, settings: dict, says: str) -> None:
+    with pytest.raises(MethodError, match=says):
+        kind(**settings)
+
+
+@each(SCALED_FREQUENCIES)
+@pytest.mark.parametrize("path", [attention, reference_attention])
+def test_a_method_that_needs_a_window_is_refused_without_one(method: object, path: object) -> None:
+    q = draw(1, 1, 4, 8, seed=0)
+    with pytest.raises(MethodError, match="needs a window"):
+        path(q, q, q, methods=[method])

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel, StaticCache
 
 import longspan as ls
-from longspan.errors import MethodError
 from surgery_methods import GROWING, METHODS
 from tolerances import LOGITS, logit_distance
 
@@ -84,17 +83,53 @@ def test_growing_coca_caches_keys_of_half_the_width(tiny_model: Maker) -> None:
     model = tiny_model("llama")
     with ls.extend(model, "coca+dynamic_ntk(factor=4)", target_length=TARGET):
         _, cache = decoded(model, ids(), prefill=60)
-        assert cache.layers[0].keys.shape[-1] == 4
+        assert cache.layers[0].keys.shape[-1] == 4 + 3  # three small numbers hold the position
         assert cache.layers[0].values.shape[-1] == 8
 
 
-def test_growing_frequencies_refuse_a_cache_of_fixed_size(tiny_model: Maker) -> None:
+def test_a_cache_of_fixed_size_gives_the_same_tokens(family: str, methods: str, tiny_model: Maker) -> None:
+    model = tiny_model(family)
+    with ls.extend(model, methods, target_length=TARGET):
+        prompt = {"input_ids": ids(length=70), "attention_mask": torch.ones(2, 70, dtype=torch.long)}
+        settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        settings["disable_compile"] = True
+        growing = model.generate(**prompt, **settings)
+        assert torch.equal(model.generate(**prompt, **settings, cache_implementation="static"), growing)
+
+
+@torch.no_grad()
+def test_a_fixed_cache_lets_no_later_token_move_an_earlier_logit(methods: str, tiny_model: Maker) -> None:
     model = tiny_model("llama")
-    with (
-        ls.extend(model, "dynamic_ntk", target_length=TARGET),
-        pytest.raises(MethodError, match="static_for='target'"),
-    ):
-        model.generate(ids(rows=1, length=8), max_new_tokens=2, cache_implementation="static")
+    with ls.extend(model, methods, target_length=TARGET):
+        tokens = ids(length=50)
+        other = tokens.clone()
+        other[:, -1] = (other[:, -1] + 1) % 128
+        found = [
+            model(row, past_key_values=StaticCache(config=model.config, max_cache_len=100)).logits[:, :-1]
+            for row in (tokens, other)
+        ]
+        assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("methods_text", ["alibi", "dynamic_ntk(factor=4.0, static_for='target')", "coca+dynamic_ntk"])
+@torch.no_grad()
+def test_a_hole_of_padding_in_the_cache_changes_nothing(methods_text: str, tiny_model: Maker) -> None:
+    """A second turn after a padded first one: positions go on, storage has a hole."""
+    model = tiny_model("llama")
+    model.config.num_hidden_layers = 1  # later layers of the growing method see states of another base, rightly
+    del model.base_model.layers[1:]
+    with ls.extend(model, methods_text, target_length=TARGET):
+        first, second = ids(rows=1, length=60), ids(rows=1, length=20, seed=1)
+        whole = model(torch.cat((first, second), dim=1), use_cache=False).logits
+        cache = DynamicCache(config=model.config)
+        padded = torch.cat((first, torch.zeros(1, 30, dtype=torch.long)), dim=1)
+        mask = torch.cat((torch.ones(1, 60), torch.zeros(1, 30)), dim=1).long()
+        model(padded, attention_mask=mask, past_key_values=cache, position_ids=torch.arange(90)[None])
+        mask = torch.cat((mask, torch.ones(1, 20, dtype=torch.long)), dim=1)
+        found = model(
+            second, attention_mask=mask, past_key_values=cache, position_ids=torch.arange(60, 80)[None]
+        ).logits
+        assert logit_distance(found, whole[:, 60:]) < LOGITS
 
 
 def test_sliding_window_layers_decode_as_they_prefill(methods: str, tiny_model: Maker) -> None:
@@ -152,3 +187,12 @@ def test_a_patched_checkpoint_never_loads_silently_as_the_plain_model(tiny_model
     for order in ("import longspan\n" + plain, plain.replace("\n", "\nimport longspan\n", 1)):
         with_it = subprocess.run([sys.executable, "-c", order], capture_output=True, text=True, check=False)
         assert with_it.returncode == 0, with_it.stderr
+
+
+def test_a_checkpoint_without_the_phases_starts_them_afresh(tiny_model: Maker, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    ls.extend(model, "pope")
+    weights = {name: value for name, value in model.state_dict().items() if not name.endswith("phase")}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    loaded = ls.load(tmp_path)
+    assert all(not module.phase.any() for module in loaded.modules() if hasattr(module, "phase"))

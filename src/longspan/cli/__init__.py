@@ -11,9 +11,18 @@ from typing import Any, cast
 import typer
 
 from longspan.cli import compare, demo, eval, extend, generate, methods, plan, report, train
+from longspan.cli.interrupts import interrupts
+from longspan.cli.options import Interrupted
 from longspan.errors import LongspanError
 
 _INTERRUPTED = 130
+
+_ADVICE = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space or choose another place",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "check its permissions or choose another place",
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG): "check the path",
+}
+"""What a user can do about errors of the operating system."""
 
 _UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 """click's own, or that of the copy inside typer: no public name serves both."""
@@ -46,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 a check failed, 2 the user's mistake, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with interrupts.noticed():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app).main(arguments or ["--help"], prog_name="longspan", standalone_mode=False)
         if code == _INTERRUPTED:  # typer has caught Ctrl-C itself
@@ -53,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except LongspanError as error:
         return _fail(str(error), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; what was finished is kept: the same command goes on from there", _INTERRUPTED)
+    except (Interrupted, typer.Abort, KeyboardInterrupt) as interrupt:
+        kept = "interrupted; what was finished is kept: the same command goes on from there"
+        return _fail(str(interrupt) or kept, _INTERRUPTED)
     except _UsageError as error:
         usage: Any = error
         return _fail(f"{usage.format_message()} (see `longspan --help`)", 2)
@@ -62,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        advice = next((text for numbers, text in _ADVICE.items() if error.errno in numbers), None)
+        if advice is None:
             raise
-        return _fail(f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another place", 2)
+        return _fail(f"{error.filename or 'disk'}: {error.strerror}; {advice}", 2)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch for `--help`
             raise

@@ -21,9 +21,13 @@ def run(
     Trains small models on a short window, extends them, and measures them far past it, on the source of Python's own
     library; needs no network.
     """
+    from longspan.errors import ConfigError
+
+    if common.dtype is not None:
+        raise ConfigError("--dtype has no effect on the demo, which computes in float32: leave it out")
     from longspan.records import read_records
     from longspan.study import demo
 
     common.prepare()
-    demo.run(out, quiet=common.quiet)
+    demo.run(out, quiet=common.quiet, seed=common.seed or 0, device=common.device or "auto")
     common.write({"out": str(out), "records": as_rows(read_records(out))})

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli.interrupts import interrupts
 from longspan.cli.options import Common, with_common
 
 
@@ -26,6 +27,7 @@ def run(
     from longspan import registry
     from longspan.files import write_text
 
+    interrupts.ready()
     if markdown is not None:
         write_text(markdown, _page())
         common.say(f"wrote {markdown}")
@@ -36,7 +38,7 @@ def run(
         common.write({"name": name, "slots": list(method.slots()), "card": registry.card(name)})
         return
     rows = [
-        {"name": name, "slots": list(method.slots()), "summary": _summary(name)}
+        {"name": name, "slots": list(method.slots()), "summary": registry.summary(name)}
         for name, method in registry.all_methods().items()
     ]
     width = max(len(str(row["name"])) for row in rows)
@@ -44,14 +46,6 @@ def run(
     for row in rows:
         typer.echo(f"{row['name']:{width}}  {', '.join(row['slots']):{slot_width}}  {row['summary']}")
     common.write({"methods": rows})
-
-
-def _summary(name: str) -> str:
-    """The first line of a card, without the name that it begins with."""
-    from longspan.registry import card
-
-    line = card(name).strip().splitlines()[0]
-    return line.partition(": ")[2] or line
 
 
 def _page() -> str:

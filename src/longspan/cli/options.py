@@ -14,8 +14,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from longspan.cli.interrupts import interrupts
+from longspan.errors import LongspanError
+
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Interrupted(Exception):
+    """Ctrl-C ended a command: KeyboardInterrupt itself would be taken by typer, and what it says lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,7 @@ class Common:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it writes a line for each try to reach the hub
         if self.quiet or not sys.stderr.isatty():
             transformers.utils.logging.disable_progress_bar()
+        interrupts.ready()
 
     def load_model(self, name: str) -> Any:
         """The model at `name`, on the device and in the dtype asked for."""
@@ -79,7 +87,15 @@ def with_common(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*positional: Any, **named: Any) -> None:
         common = Common(**{name: named.pop(name) for name in _OPTIONS})
-        command(*positional, **named, common=common)
+        try:
+            command(*positional, **named, common=common)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(str(interrupt)) from interrupt
+        except Exception as error:
+            # an import that Ctrl-C has broken ends in errors of its own; what the user is told in one line stays
+            if interrupts.asked and not isinstance(error, LongspanError | OSError):
+                raise Interrupted from error
+            raise
 
     run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from typing import Annotated, Any
 
 import typer
@@ -36,9 +37,7 @@ def run(
     original = surgery.original_length(outline) if original_length is None else parse_length(original_length)
     if target < original:
         raise LengthError(f"--target-length {target} is shorter than the trained length {original}: give a longer one")
-    plan = None
-    if method is not None:
-        plan = surgery.plan(outline, method, target_length=target, original_length=original)
+    plan = surgery.plan(outline, method or "none", target_length=target, original_length=original)
     present = surgery.current_methods(outline)
     dtype = common.dtype or str(outline.dtype).removeprefix("torch.")
     result: dict[str, Any] = {
@@ -48,19 +47,19 @@ def run(
         "factor": target / original,
         "methods": _spelled(present),
         "suggestions": _suggestions(target / original),
-        "memory": _memory(outline, original, target, dtype),
-        "plan": None if plan is None else plan.to_json(),
+        "memory": _memory(outline, plan, dtype),
+        "plan": None if method is None else plan.to_json(),
     }
     typer.echo(
         f"{model}: {format_length(original)} -> {format_length(target)} tokens, factor {target / original:g}; "
         f"methods in force: {result['methods']}"
     )
-    if plan is not None:
+    if method is not None:
         typer.echo(f"\n{plan}")
     _print_table(
         result["suggestions"], note="rules of thumb from the papers: measure yours with `longspan eval --extend`"
     )
-    _print_table(result["memory"], note=f"in {dtype}, one sequence, without activations")
+    _print_table(result["memory"], note=f"in {dtype}, one sequence, without activations; methods: {_spelled(plan.methods)}")
     common.write(result)
 
 
@@ -79,12 +78,32 @@ def _suggestions(factor: float) -> list[dict[str, str]]:
     ]
 
 
-def _memory(outline: Any, original: int, target: int, dtype: str) -> list[dict[str, Any]]:
+def _memory(outline: Any, plan: Any, dtype: str) -> list[dict[str, Any]]:
     from longspan.planner import doublings, memory
 
     parameters = sum(parameter.numel() for parameter in outline.parameters())
-    rows = [memory(outline.config, parameters, length, dtype) for length in doublings(original, target)]
+    lengths = doublings(plan.window.original_length, plan.window.target_length)
+    width = _key_width(outline.config, plan)
+    rows = [memory(outline.config, parameters, length, dtype, key_width=width) for length in lengths]
     return [{**dataclasses.asdict(row), "total": row.total} for row in rows]
+
+
+def _key_width(config: Any, plan: Any) -> int:
+    """Numbers that a cached key takes, told from one key that goes the way of the patched attention."""
+    import torch
+
+    from longspan.equation import initial_parameters
+    from longspan.planner import head_dim
+    from longspan.surgery.attention import ATTRIBUTE, Site, apply_features
+    from longspan.surgery.rotary import LongspanRotary
+
+    slots, window = plan.slots, plan.window
+    parameters = initial_parameters(slots, 1, window.rotary_dim)
+    site = Site(slots, window.rotary_dim, window.layout, tuple(parameters))
+    module = types.SimpleNamespace(**{ATTRIBUTE: site}, **parameters)
+    key = torch.zeros(1, 1, 1, head_dim(config))
+    rotation = LongspanRotary(slots, window)(key, torch.zeros(1, 1, dtype=torch.long))
+    return apply_features(key, key, module, rotation)[1].shape[-1]
 
 
 def _print_table(rows: list[dict[str, Any]], note: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli.interrupts import interrupts
 from longspan.cli.options import Common, with_common
 
 
@@ -20,6 +21,7 @@ def run(
     """Write one HTML page from the records of runs."""
     from longspan.report import write_report
 
+    interrupts.ready()
     page = write_report(run_dirs, out)
     typer.echo(str(page))
     common.write({"report": str(page), "runs": [str(folder) for folder in run_dirs]})

@@ -102,7 +102,7 @@ def _folder_documents(folder: Path) -> Iterator[Document]:
 
 
 def _jsonl_documents(path: Path, field: str) -> Iterator[Document]:
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in _lines(path):
         if not line.strip():
             continue
         name = f"{path.name}:{number}"
@@ -113,6 +113,21 @@ def _jsonl_documents(path: Path, field: str) -> Iterator[Document]:
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: not a JSON object; each line must be one object with '{field}'")
         yield Document(name, _field_of(row, field, f"{path}, line {number}"))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a file that may be larger than the memory."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, line {number}: not UTF-8 text (byte {error.start} of the line); convert the file to UTF-8"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
 
 
 def _field_of(row: dict[str, object], field: str, where: str) -> str:

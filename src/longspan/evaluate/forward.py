@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from longspan.errors import DataError, FamilyError
+from longspan.errors import CheckpointError, DataError, FamilyError
 
 _LOGIT_ELEMENTS = 1 << 24
 """Logits alive at once: 64 MiB in float32, whatever the length and the vocabulary."""
@@ -26,8 +26,8 @@ class Scores:
 
     nll: Tensor
     """Negative log-likelihood in nats, float64 (computed in float32)."""
-    hit: Tensor
-    """Whether the target was the most likely token (greedy decoding would take it)."""
+    choice: Tensor
+    """The most likely token in the target's place, which greedy decoding would take."""
 
 
 @contextlib.contextmanager
@@ -73,13 +73,38 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
     targets = rows[row, column]
     hidden = model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state
     chunk = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
-    nll, hit = [], []
+    nll, choice = [], []
     for start in range(0, len(targets), chunk):
         part = slice(start, start + chunk)
         logits = head(hidden[row[part], column[part] - 1]).float()
         nll.append(F.cross_entropy(logits, targets[part], reduction="none"))
-        hit.append(logits.argmax(dim=-1) == targets[part])
-    return Scores(nll=torch.cat(nll).cpu().double(), hit=torch.cat(hit).cpu())
+        choice.append(logits.argmax(dim=-1))
+    return Scores(nll=torch.cat(nll).cpu().double(), choice=torch.cat(choice).cpu())
+
+
+def check_finite(model: PreTrainedModel, length: int) -> None:
+    """Make sure that the model gives numbers at all, before many are measured.
+
+    Args:
+        length: tokens of the row that it reads, within the window it was trained on: beyond it a method may diverge.
+
+    Raises:
+        CheckpointError: weights or, after one forward, hidden states that are infinite or not a number.
+    """
+    name = model.config.name_or_path or model.config.model_type
+    for place, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise CheckpointError(f"{name} holds weights that are no finite numbers ({place}): use another checkpoint")
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randint(vocab_size, (1, length), generator=generator).to(model.device)
+    with evaluating(model):
+        hidden = model.get_decoder()(input_ids=row, use_cache=False, return_dict=True).last_hidden_state
+    if not hidden.isfinite().all():
+        raise CheckpointError(
+            f"{name} gives output that is no finite number at {length} tokens in {model.dtype}: "
+            "try --dtype float32 or use another checkpoint"
+        )
 
 
 def _head(model: PreTrainedModel) -> torch.nn.Module:

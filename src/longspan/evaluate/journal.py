@@ -6,8 +6,9 @@ a cell whose records are all in `done` (read them from that file) is not measure
     found = read_records(path) if path.exists() else []
     perplexity(model, ids, lengths=[512, 1024], done=found, on_records=partial(append_records, path))
 
-A record in `done` counts when run, method, model, train_length, seed, task, metric, length and depth agree. Settings
-that are no column (stride, variant, trials) are not compared: use another file, or another `run`, when they change.
+A record in `done` counts when it has a value and run, method, model, train_length, seed, task, metric, length and depth
+agree; a null, kept where a model gave no finite number, is measured again. Settings that are no column (stride,
+variant, trials) are not compared: use another file, or another `run`, when they change.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Journal:
             "task": task,
         }
         self.records: list[Record] = []
-        self._done = {_key(record): record for record in done}
+        self._done = {_key(record): record for record in done if record.value is not None}
         self._on_records = on_records
 
     def record(self, metric: str, value: float, **columns: Any) -> Record:

@@ -64,7 +64,8 @@ def passkey(
         trials: prompts a cell.
         seed: with length, depth and trial it decides the key and the filler: the same prompts for every arm.
         filler: `template`, or token ids of ordinary text, of which each trial takes a random stretch.
-        decoding: `auto` uses `forced` where it is exact (see `longspan.evaluate.trials`).
+        decoding: `auto`, `forced` (cheapest; an answer must begin with the key) or `generate`: see
+            `longspan.evaluate.trials`.
         record_seed: `seed` column of the records (the arm's training seed, say); default `seed`.
         run, method, model_name, train_length, batch_size, progress, done, on_records: as in `perplexity`.
         on_trials: called with the trials of each cell measured now; for paired tests (`intervals.mcnemar`).

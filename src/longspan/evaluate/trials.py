@@ -1,9 +1,15 @@
 """Passkey trials: prompts of one cell, the answers of a model, and whether they are right.
 
-A trial is right if the first five digits of the greedy answer (at most 10 new tokens) are the key. Where each digit is
-a token of its own, greedy decoding gives the key exactly when the key's tokens are the most likely ones at each step
-of one teacher-forced forward (`forced`); otherwise the answer is generated (`generate`). The two differ only for a
-model that puts something else before the digits, which `forced` counts as wrong.
+A trial is right if the first five digits of the greedy answer (at most 10 new tokens) are the key. Three ways to tell:
+
+forced    one teacher-forced forward: right if each token of the answer is the most likely one. Wrong for a model that
+          puts words before the digits; needs a tokenizer that makes each digit a token
+generate  the answer is generated, token by token
+auto      forced; then only answers that it leaves open are generated, those whose first token off the key has no digit
+          that contradicts it. The same verdicts as `generate`, at the cost of `forced` for most models
+
+Frequencies that follow the length are those of the whole row in a forced forward, and grow with the answer in a
+generated one.
 """
 
 from __future__ import annotations
@@ -59,22 +65,21 @@ def passkey_trials(
         raise DataError(f"trials is {trials}: it must be at least 1")
     template = PasskeyTemplate(tokenizer)
     samples = [_sample(template, length, depth, seed, trial, filler) for trial in range(trials)]
-    if decoding == "auto":
-        decoding = "forced" if all(_digits_are_tokens(tokenizer, sample) for sample in samples) else "generate"
-    elif decoding == "forced" and not all(_digits_are_tokens(tokenizer, sample) for sample in samples):
-        raise DataError("this tokenizer merges digits, so forced decoding is not exact: use decoding='generate'")
+    if decoding == "forced" and not all(_digits_are_tokens(tokenizer, sample) for sample in samples):
+        raise DataError("this tokenizer merges digits, so forced decoding is not exact: use decoding='auto'")
     rows = rows_per_batch(model, length, batch_size)
-    batches = [samples[start : start + rows] for start in range(0, trials, rows)]
-    nll: list[float] = []
-    right: list[bool] = []
     with evaluating(model):
-        for batch in batches:
-            batch_nll, batch_right = _force(model, batch)
-            nll += batch_nll
-            right += batch_right if decoding == "forced" else _generate(model, tokenizer, batch)
+        forced = [_force(model, samples[start : start + rows]) for start in range(0, trials, rows)]
+        nll = [loss for losses, _ in forced for loss in losses]
+        verdicts = [
+            None if decoding == "generate" else _verdict(tokenizer, sample, answer, decoding)
+            for sample, answer in zip(samples, (choice for _, choices in forced for choice in choices), strict=True)
+        ]
+        open_ = [trial for trial, verdict in enumerate(verdicts) if verdict is None]
+        generated = dict(zip(open_, _generate(model, tokenizer, [samples[trial] for trial in open_], rows), strict=True))
     return [
-        PasskeyTrial(length, depth, trial, sample.key, correct, loss)
-        for trial, (sample, correct, loss) in enumerate(zip(samples, right, nll, strict=True))
+        PasskeyTrial(length, depth, trial, sample.key, generated[trial] if verdict is None else verdict, loss)
+        for trial, (sample, verdict, loss) in enumerate(zip(samples, verdicts, nll, strict=True))
     ]
 
 
@@ -98,38 +103,58 @@ def _digits_are_tokens(tokenizer: PreTrainedTokenizerBase, sample: PasskeySample
     return pieces == list(str(sample.key))
 
 
-def _force(model: PreTrainedModel, samples: Sequence[PasskeySample]) -> tuple[list[float], list[bool]]:
-    """NLL per digit of the key, and whether every answer token was the most likely one: one forward."""
+def _force(model: PreTrainedModel, samples: Sequence[PasskeySample]) -> tuple[list[float], list[list[int]]]:
+    """NLL per digit of the key, and the most likely token in the place of each answer token: one forward."""
     rows = torch.tensor([[*sample.prompt_ids, *sample.answer_ids] for sample in samples])
     counts = [len(sample.answer_ids) for sample in samples]
     row = torch.arange(len(samples)).repeat_interleave(torch.tensor(counts))
     column = torch.cat([torch.arange(rows.shape[1] - count, rows.shape[1]) for count in counts])
     scores = score(model, rows, row, column)
     nll = [float(part.sum()) / _DIGITS for part in scores.nll.split(counts)]
-    return nll, [bool(part.all()) for part in scores.hit.split(counts)]
+    return nll, [part.tolist() for part in scores.choice.split(counts)]
+
+
+def _verdict(
+    tokenizer: PreTrainedTokenizerBase, sample: PasskeySample, choices: Sequence[int], decoding: Decoding
+) -> bool | None:
+    """Whether the greedy answer is right as far as a forced forward tells; None where more tokens decide."""
+    pairs = zip(choices, sample.answer_ids, strict=True)
+    off = next((place for place, (choice, answer) in enumerate(pairs) if choice != answer), None)
+    if off is None or decoding == "forced":
+        return off is None
+    # up to here the greedy answer is the key's; its next token may still leave the key possible
+    digits = _digits(tokenizer.decode([*sample.answer_ids[:off], choices[off]], skip_special_tokens=True))
+    if digits == str(sample.key):
+        return True
+    return None if str(sample.key).startswith(digits) else False
+
+
+def _digits(text: str) -> str:
+    return "".join(re.findall(r"[0-9]", text))[:_DIGITS]
 
 
 def _generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Sequence[PasskeySample]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples: Sequence[PasskeySample], rows: int
 ) -> list[bool]:
-    """Whether the first five digits of each greedy answer are the key."""
-    right: list[bool] = []
+    """Whether the first five digits of each greedy answer are the key; `rows` prompts at a time."""
+    right: dict[int, bool] = {}
+    pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     # merged digits make answers, hence prompts, of different lengths; rows of one batch must be equally long
-    for _, group in groupby(samples, key=lambda sample: len(sample.prompt_ids)):
-        batch = list(group)
-        prompts = torch.tensor([sample.prompt_ids for sample in batch], device=model.device)
-        pad = next(
-            (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0
-        )  # only stands after an end of text, where nothing is read
-        answers = model.generate(
-            prompts,
-            attention_mask=torch.ones_like(prompts),
-            max_new_tokens=_NEW_TOKENS,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=pad,
-        )
-        texts = tokenizer.batch_decode(answers[:, prompts.shape[1] :], skip_special_tokens=True)
-        found = ["".join(re.findall(r"[0-9]", text))[:_DIGITS] for text in texts]
-        right += [digits == str(sample.key) for digits, sample in zip(found, batch, strict=True)]
-    return right
+    order = sorted(range(len(samples)), key=lambda trial: len(samples[trial].prompt_ids))
+    for _, group in groupby(order, key=lambda trial: len(samples[trial].prompt_ids)):
+        alike = list(group)
+        for start in range(0, len(alike), rows):
+            batch = alike[start : start + rows]
+            prompts = torch.tensor([samples[trial].prompt_ids for trial in batch], device=model.device)
+            answers = model.generate(
+                prompts,
+                attention_mask=torch.ones_like(prompts),
+                max_new_tokens=_NEW_TOKENS,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,
+                pad_token_id=pad,  # only stands after an end of text, where nothing is read
+            )
+            texts = tokenizer.batch_decode(answers[:, prompts.shape[1] :], skip_special_tokens=True)
+            right |= {trial: _digits(text) == str(samples[trial].key) for trial, text in zip(batch, texts, strict=True)}
+    return [right[trial] for trial in range(len(samples))]

@@ -11,15 +11,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from longspan.equation import (
+    Layout,
     Method,
     Slots,
     Window,
     check_shapes,
+    check_window,
     fill_slots,
     initial_parameters,
-    rotate_pairs,
     rotation_tables,
 )
+from longspan.kernels.features import key_features, query_features, rotate_keys
 
 BIAS_ELEMENTS = 1 << 24
 """Elements of a bias that exist at once (64 MB in float32): what makes ALiBi linear in memory."""
@@ -47,9 +49,6 @@ def attention(
     query_positions, key_positions = (p.expand(q.shape[0], -1) for p in (query_positions, key_positions))
     scaling = 1 / math.sqrt(q.shape[-1])
     q, k = _rotated(q, k, slots, window, query_positions, key_positions, parameters)
-    if slots.scale is not None:
-        assert window is not None, "a scale needs a window"
-        q = q * slots.scale.scale(window, query_positions)[:, None, :, None].to(q.dtype)
     seen = _seen(q.shape[0], queries, keys, causal, lengths, q.device)
     if slots.bias is None:
         return _sdpa(q, k, v, seen, causal and seen is None, scaling)
@@ -71,34 +70,27 @@ def _rotated(
     key_positions: Tensor,
     parameters: Mapping[str, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
+    check_window(slots, window)
     rotary_dim = q.shape[-1] if window is None else window.rotary_dim
-    layout = "half" if window is None else window.layout
-    if window is None:
-        omega = torch.zeros(slots.rotary_dim(rotary_dim) // 2, dtype=torch.float64)
-    else:
-        omega = slots.omega(window)
+    layout: Layout = "half" if window is None else window.layout
+    still = torch.zeros(slots.rotary_dim(rotary_dim) // 2, dtype=torch.float64)
+    omega = (still if window is None else slots.omega(window)).to(q.device)
     parameters = initial_parameters(slots, k.shape[1], rotary_dim) if parameters is None else parameters
-    turned = []
-    for x, positions, is_query in ((q, query_positions, True), (k, key_positions, False)):
-        cos, sin = rotation_tables(omega.to(q.device), positions[:, None], torch.promote_types(q.dtype, torch.float32))
-        head, rest = x[..., :rotary_dim], x[..., rotary_dim:]
-
-        def rotate(y: Tensor, cos: Tensor = cos, sin: Tensor = sin) -> Tensor:
-            return rotate_pairs(y, cos, sin, layout)
-
-        if slots.feature is None:
-            head = rotate(head)
-        elif is_query:
-            head = slots.feature.query(head, rotate, layout)
-        else:
-            head = rotate(slots.feature.psi(head, layout, parameters))
-        turned.append(torch.cat((head.to(x.dtype), rest), dim=-1) if rest.shape[-1] else head.to(x.dtype))
-    return turned[0], turned[1]
+    wide_dtype = torch.promote_types(q.dtype, torch.float32)
+    tau = None
+    if slots.scale is not None and window is not None:
+        tau = slots.scale.scale(window, query_positions).to(wide_dtype)
+    tables = rotation_tables(omega, query_positions, wide_dtype)
+    query = query_features(q, slots, rotary_dim, layout, tables, tau)
+    tables = rotation_tables(omega, key_positions, wide_dtype)
+    key = key_features(k, slots, rotary_dim, layout, parameters)
+    return query, rotate_keys(key, k.shape[-1] - rotary_dim, layout, tables, k.dtype)
 
 
-def storage_order(queries: int, keys: int, device: torch.device) -> Tensor:
-    """True where the key is stored no later than the query, the queries being the last of the keys: `T S`."""
-    return torch.arange(keys, device=device) <= torch.arange(keys - queries, keys, device=device)[:, None]
+def storage_order(queries: int, keys: int, device: torch.device, *, aligned_at_end: bool = True) -> Tensor:
+    """True where the key is stored no later than the query, `T S`; queries are the last keys or the first."""
+    first = keys - queries if aligned_at_end else 0
+    return torch.arange(keys, device=device) <= torch.arange(first, first + queries, device=device)[:, None]
 
 
 def _seen(

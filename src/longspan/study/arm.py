@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longspan.files import write_text
+from longspan.files import write_json, write_text
 from longspan.lengths import format_length
 from longspan.study.cells import Cell, plan_cells
 from longspan.study.config import StudyConfig
@@ -44,6 +44,11 @@ class ArmRun:
     def measured_file(self) -> Path:
         """The numbers of all its cells, written when the last is there."""
         return self.folder / "measured.jsonl"
+
+    @property
+    def measuring_file(self) -> Path:
+        """What the measuring rests on, as `Measurer.settings` says it."""
+        return self.folder / "measuring.json"
 
     @property
     def cells(self) -> list[Cell]:
@@ -94,6 +99,7 @@ def run_arm(run: ArmRun, on_step: Callable[[Step], object], *, threads: int | No
     with _following(run, on_step):
         checkpoint = train(config, run.folder, progress=False)
     measurer = Measurer(run.study, run.arm, run.seed, checkpoint, open_held_out(run.out), run.folder / "cells")
+    write_json(run.measuring_file, measurer.settings())
     done = [cell for cell in run.cells if measurer.is_done(cell)]
     work, todo = run.training_work + sum(cell.work for cell in done), [cell for cell in run.cells if cell not in done]
     for place, cell in enumerate(todo, start=len(done)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from longspan.errors import DataError
 from longspan.files import replacing_folder
@@ -13,6 +13,8 @@ from longspan.records import read_records
 from longspan.study.config import StudyConfig
 from longspan.study.run import RECORDS_FILE, REPORT_FILE, compare
 from longspan.study.summary import summary_table
+
+Device = Literal["auto", "cpu", "cuda"]
 
 TRAIN_LENGTH = 128
 LENGTHS = [128, 256, 512, 1024, 2048, 4096]
@@ -28,7 +30,7 @@ HELD_OUT_EVERY = 4
 """Every fourth of the long files is kept from training."""
 
 
-def run(out: Path | str, *, jobs: int = 2, quiet: bool = False) -> Path:
+def run(out: Path | str, *, jobs: int = 2, quiet: bool = False, seed: int = 0, device: Device = "auto") -> Path:
     """Train small models with RoPE and with CoCA, extend them, measure them out to 32 x their window, and report.
 
     Prints one table; `out` gets what `compare` writes, the page `report.html` among it. Called again after a stop it
@@ -37,6 +39,8 @@ def run(out: Path | str, *, jobs: int = 2, quiet: bool = False) -> Path:
     Args:
         jobs: arms run at the same time, each in a process of its own.
         quiet: no bar and no table.
+        seed: initial weights and data order follow from it.
+        device: where to compute.
 
     Returns:
         The report's path.
@@ -47,7 +51,7 @@ def run(out: Path | str, *, jobs: int = 2, quiet: bool = False) -> Path:
     """
     out = Path(out)
     copy_library(out / "text")
-    study = demo_study(out)
+    study = demo_study(out, seed=seed, device=device)
     compare(study, out, jobs=jobs, progress=not quiet)
     if not quiet:
         print(summary_table(study, read_records(out / RECORDS_FILE)))
@@ -55,7 +59,7 @@ def run(out: Path | str, *, jobs: int = 2, quiet: bool = False) -> Path:
     return out / REPORT_FILE
 
 
-def demo_study(out: Path) -> StudyConfig:
+def demo_study(out: Path, *, seed: int = 0, device: Device = "auto") -> StudyConfig:
     """The demo's settings; its text lies in `out`/text.
 
     The base is that which gives a window of 128 the share of unfinished turns that LLaMA's has, and YaRN's beta_fast
@@ -63,7 +67,9 @@ def demo_study(out: Path) -> StudyConfig:
     """
     values: dict[str, Any] = {
         "name": "demo",
+        "seeds": [seed],
         "run": {
+            "device": device,
             "model": {"family": "llama", "size": "1m", "base": 121.0},
             "train_length": TRAIN_LENGTH,
             "data": {

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from longspan.data.passkey import LARGEST_KEY, PasskeyTemplate
 from longspan.data.tokens import TokenFile, open_tokens, prepare_tokens
-from longspan.errors import DataError
+from longspan.errors import DataError, LengthError
 from longspan.evaluate.windows import Protocol, make_protocol
 from longspan.files import write_json
 from longspan.study.config import StudyConfig
 from longspan.train.prepare import prepare
+from longspan.train.run import has_begun
+
+DATA_FILE = "data.json"
 
 
 def data_folder(out: Path) -> Path:
@@ -32,10 +38,13 @@ def prepare_inputs(study: StudyConfig, out: Path, *, progress: bool = True) -> N
     Counts and hashes go to `data.json`.
 
     Raises:
-        DataError: text is missing, empty or unreadable, or too few held-out documents are long enough.
+        DataError: text is missing, empty or unreadable, too few held-out documents are long enough, or runs were
+            trained on another text or with another tokenizer.
+        LengthError: a passkey prompt is longer than the shortest length at which it is measured.
     """
     first = next(iter(study.arms))
     prepared = prepare(study.run_config(first), data_folder(out), progress=progress)
+    _check_unchanged(prepared.summary, out)
     evaluate = study.evaluate
     held_out = prepare_tokens(
         evaluate.text,
@@ -45,12 +54,41 @@ def prepare_inputs(study: StudyConfig, out: Path, *, progress: bool = True) -> N
         part=evaluate.part,
         progress=progress,
     )
-    held_out_summary = {**held_out.info, "documents": len(held_out.names)}
-    write_json(out / "data.json", {"train": prepared.summary, "held_out": held_out_summary})
     if evaluate.perplexity is not None:
         perplexity_documents(study, held_out)
     if evaluate.position is not None:
         position_documents(study, held_out)
+    if evaluate.passkey is not None:
+        _check_passkey(PasskeyTemplate(prepared.tokenizer), study.lengths_by_task()["passkey"][0])
+    held_out_summary = {**held_out.info, "documents": len(held_out.names)}
+    write_json(out / DATA_FILE, {"train": prepared.summary, "held_out": held_out_summary})
+
+
+def _check_unchanged(summary: dict[str, Any], out: Path) -> None:
+    """Runs that are there were trained on these tokens. Held-out text may change: it is measured anew."""
+    path = out / DATA_FILE
+    if not path.exists() or not any(has_begun(run) for run in (out / "runs").glob("*")):
+        return
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))["train"]
+        names = {"text_sha256": "training text", "tokenizer_sha256": "tokenizer", "tokens_sha256": "tokens"}
+        changed = next((name for key, name in names.items() if old[key] != summary[key]), None)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: choose another place or remove {out}") from error
+    if changed is not None:
+        raise DataError(
+            f"the {changed} ({summary['source']}) has changed since the study in {out} began: restore it or choose"
+            " another place"
+        )
+
+
+def _check_passkey(template: PasskeyTemplate, length: int) -> None:
+    shortest = template.shortest(template.head, LARGEST_KEY)
+    if length < shortest:
+        raise LengthError(
+            f"a passkey prompt takes at least {shortest} tokens with this tokenizer, more than the length {length}:"
+            " take longer lengths or set evaluate.passkey to null"
+        )
 
 
 def perplexity_protocol(study: StudyConfig) -> Protocol:

@@ -9,10 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from transformers import PreTrainedTokenizerBase
+
+from longspan.data.passkey import LARGEST_KEY, SMALLEST_KEY, PasskeyTemplate
+from longspan.data.tokenizer import tokenizer_hash
 from longspan.data.tokens import TokenFile
+from longspan.errors import DataError
 from longspan.evaluate.passkey import passkey
 from longspan.evaluate.perplexity import perplexity
 from longspan.evaluate.position import position_curve
+from longspan.evaluate.token_bytes import token_byte_counts
 from longspan.files import file_hash, value_hash, write_json
 from longspan.lengths import format_length
 from longspan.models import load_model, load_tokenizer
@@ -27,16 +33,42 @@ class Measurer:
     """A trained arm with the held-out text, ready to be measured."""
 
     def __init__(self, study: StudyConfig, arm: str, seed: int, checkpoint: Path, text: TokenFile, cells: Path) -> None:
-        """Open the model in `checkpoint`; finished cells are files in the folder `cells`."""
+        """Open the model in `checkpoint`; finished cells are files in the folder `cells`.
+
+        Raises:
+            CheckpointError: the model or its tokenizer cannot be read.
+            DataError: the held-out text was written with another tokenizer than the model's.
+        """
         run = study.run_config(arm, seed)
         self.study, self.arm, self.seed, self.text, self.folder = study, arm, seed, text, cells
         self.train_length = run.train_length
         self.model = load_model(str(checkpoint), device=run.device)
         self.tokenizer = load_tokenizer(str(checkpoint))
+        if tokenizer_hash(self.tokenizer) != text.info["tokenizer_sha256"]:
+            raise DataError(
+                f"{checkpoint} has another tokenizer than the held-out tokens of the study: remove {checkpoint.parent}"
+                " to train it again, or choose another place for the study"
+            )
+        self.token_bytes = token_byte_counts(self.tokenizer, self.model.get_input_embeddings().weight.shape[0])
         self.inputs = {
             "model": [file_hash(path) for path in sorted(checkpoint.glob("*.safetensors"))],
             "text": text.info["tokens_sha256"],
         }
+
+    def settings(self) -> dict[str, Any]:
+        """What the measuring rests on and no record says: kernel, number format, strides, how a passkey is read."""
+        found: dict[str, Any] = {
+            "attention": self.model.config._attn_implementation,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+        }
+        lengths = self.study.lengths_by_task()
+        if "perplexity" in lengths:
+            protocol = perplexity_protocol(self.study)
+            found["stride"] = {format_length(length): protocol.stride_at(length) for length in lengths["perplexity"]}
+        if "passkey" in lengths:
+            found["passkey_decoding"] = _decoding(self.tokenizer)
+        return found
 
     def measure(self, cell: Cell) -> None:
         """Make the file of `cell`, unless it is there."""
@@ -96,6 +128,7 @@ class Measurer:
             variant=protocol.variant,
             matched_from=protocol.longest,
             max_targets=protocol.max_targets,
+            token_bytes=self.token_bytes,
             progress=False,
         )
 
@@ -116,3 +149,13 @@ class Measurer:
             filler="template" if settings.filler == "template" else cast(Sequence[int], self.text.tokens),
             progress=False,
         )
+
+
+def _decoding(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What decoding `auto` of the passkey comes to: `forced` where every digit of a key is a token of its own."""
+    template = PasskeyTemplate(tokenizer)
+    for key in (SMALLEST_KEY, 12345, 67890, LARGEST_KEY):
+        pieces = [tokenizer.decode([token]).strip() for token in template.question(key)[1]]
+        if [piece for piece in pieces if piece] != list(str(key)):
+            return "generate"
+    return "forced"

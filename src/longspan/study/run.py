@@ -12,16 +12,17 @@ import yaml
 from filelock import FileLock, Timeout
 
 from longspan.errors import ConfigError, TrainingError
-from longspan.files import storage_errors, write_text
+from longspan.files import storage_errors, write_json, write_text
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, write_report
 from longspan.report.table import table_note
 from longspan.study.arm import ArmRun, arm_runs
 from longspan.study.config import StudyConfig
 from longspan.study.gate import gate_line, gate_records
-from longspan.study.inputs import prepare_inputs
+from longspan.study.inputs import DATA_FILE, prepare_inputs
 from longspan.study.pool import run_all
 from longspan.study.progress import StudyBar
+from longspan.train.run import check_settings
 
 STUDY_FILE, RECORDS_FILE, TABLE_FILE, REPORT_FILE = "study.yaml", "records.jsonl", "table.md", "report.html"
 TITLES = {"perplexity": "Perplexity", "passkey": "Passkey"}
@@ -38,8 +39,9 @@ def compare(config: StudyConfig, out: Path | str, *, jobs: int = 1, progress: bo
         progress: show a bar on stderr.
 
     Raises:
-        ConfigError: settings that cannot be used, or another process is at work in `out`.
-        DataError: text that is missing or too short.
+        ConfigError: settings that cannot be used or are not those of a run already in `out`, or another process is at
+            work there; nothing in `out` has been changed.
+        DataError, LengthError: text that is missing, too short or not what the study began with.
         TrainingError: some arms failed; the others are finished and reported.
         KeyboardInterrupt: after Ctrl-C; all states are saved first.
     """
@@ -48,9 +50,11 @@ def compare(config: StudyConfig, out: Path | str, *, jobs: int = 1, progress: bo
     out = Path(out)
     with _alone_in(out):
         config.check_runs("study")
-        write_text(out / STUDY_FILE, yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True))
-        prepare_inputs(config, out, progress=progress)
         runs = arm_runs(config, out)
+        for run in runs:
+            check_settings(run.study.run_config(run.arm, run.seed), run.folder)
+        prepare_inputs(config, out, progress=progress)
+        write_text(out / STUDY_FILE, yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True))
         work = {run.name: run.work for run in runs}
         with StudyBar(config.name, work, sum(len(run.cells) for run in runs), shown=progress) as bar:
             failures = run_all(runs, jobs, bar)
@@ -70,9 +74,15 @@ def read_study(out: Path) -> StudyConfig:
 
 
 def write_results(config: StudyConfig, runs: Sequence[ArmRun], out: Path) -> None:
-    """Put the records of finished `runs` together, in the order of the study, and make the table and the page."""
+    """Put the records of finished `runs` together, in the order of the study, and make the table and the page.
+
+    What the measuring rests on, such as the attention kernel, is added to `data.json`.
+    """
     records = [record for run in runs for record in _records_of(run)]
     gates = gate_records(config, records)
+    measuring = {run.name: json.loads(run.measuring_file.read_text(encoding="utf-8")) for run in runs}
+    data = json.loads((out / DATA_FILE).read_text(encoding="utf-8"))
+    write_json(out / DATA_FILE, {**data, "measuring": measuring})
     text = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in [*gates, *records])
     write_text(out / RECORDS_FILE, text)
     write_text(out / TABLE_FILE, results_table(config, records))

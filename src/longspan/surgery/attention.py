@@ -17,23 +17,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longspan.equation import Slots, rotate_pairs
+from longspan.equation import Layout, Slots
 from longspan.errors import FamilyError, MethodError
 from longspan.kernels.dense import bias_blocks, pad_value, storage_order
-from longspan.surgery.rotary import LongspanRotary
+from longspan.kernels.features import key_features, query_features, rotate_keys
+from longspan.surgery.rotary import Rotation
 
 ATTRIBUTE = "longspan"
-"""Where an attention module keeps its `Site`."""
+"""Where an attention module keeps its `Site`, and under which name a `Rotation` travels to the attention function."""
+BIAS_KERNELS = ("eager", "sdpa")
+"""Attention implementations that take an additive bias."""
+POSITION_COLUMNS = 3
+"""Cached keys that need their position later carry it as digits of base 256, which every float type holds exactly."""
 
 
 @dataclass(eq=False, slots=True)
 class Site:
     """What one attention module needs at the place where q and k meet RoPE."""
 
-    rotary: LongspanRotary
     slots: Slots
     rotary_dim: int
     """R of the model: features act on these elements, the rest of a head passes."""
+    layout: Layout
     parameters: tuple[str, ...] = ()
     """Names of the feature's learned tensors on the attention module."""
 
@@ -42,48 +47,41 @@ class Site:
         """Whether keys are cached un-rotated: the only way that cached keys follow changing frequencies."""
         return self.slots.follows_length()
 
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether the position of a cached key is needed again: any cache, hole or order of keys is then right."""
+        return self.turns_late or self.slots.bias is not None
 
-def apply_features(q: Tensor, k: Tensor, module: Any, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+
+def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tuple[Tensor, Tensor]:
     """Stands for `apply_rotary_pos_emb`: features, rotation and temperature; late keys stay un-rotated.
 
     Args:
         q: `B H T D`
         k: `B G T D`
-        module: the attention module, put into the place of cos by `forward_with`
-        tables: cos and sin, each `B T F`
+        module: the attention module, put into the place of cos by the patched forward
+        rotation: put into the place of sin
     """
     site: Site = getattr(module, ATTRIBUTE)
-    layout = site.rotary.window.layout
-    cos, sin = (table.unsqueeze(1) for table in tables)
-    feature = site.slots.feature
-
-    def rotate(x: Tensor) -> Tensor:
-        return rotate_pairs(x, cos, sin, layout)
-
-    head, rest = q[..., : site.rotary_dim], q[..., site.rotary_dim :]
-    head = rotate(head) if feature is None else feature.query(head, rotate, layout)
-    query = _joined(head, rest, q.dtype)
-    if site.rotary.tau is not None:
-        query = (query * site.rotary.tau[:, None, :, None]).to(q.dtype)
-    head, rest = k[..., : site.rotary_dim], k[..., site.rotary_dim :]
-    if feature is not None:
-        head = feature.psi(head, layout, {name: getattr(module, name) for name in site.parameters})
-    head = head if site.turns_late else rotate(head)
-    return query, _joined(head, rest, k.dtype)
+    tables = (rotation.cos, rotation.sin)
+    query = query_features(q, site.slots, site.rotary_dim, site.layout, tables, rotation.tau)
+    parameters = {name: getattr(module, name) for name in site.parameters}
+    key = key_features(k, site.slots, site.rotary_dim, site.layout, parameters)
+    if not site.turns_late:
+        key = rotate_keys(key, k.shape[-1] - site.rotary_dim, site.layout, tables, k.dtype)
+    return query, with_positions(key, rotation.positions) if site.keeps_positions else key
 
 
-def _joined(head: Tensor, rest: Tensor, dtype: torch.dtype) -> Tensor:
-    head = head.to(dtype)
-    return torch.cat((head, rest), dim=-1) if rest.shape[-1] else head
+def with_positions(key: Tensor, positions: Tensor) -> Tensor:
+    """Keys `B G T W` with their positions `B T` behind them."""
+    digits = torch.stack([positions >> shift & 255 for shift in (16, 8, 0)], dim=-1).to(key.dtype)
+    return torch.cat((key, digits[:, None].expand(*key.shape[:-1], POSITION_COLUMNS)), dim=-1)
 
 
-def turn_keys(site: Site, key: Tensor, query_dim: int) -> Tensor:
-    """Rotate cached features `B G S W` by the frequencies of this pass, to the width of the queries."""
-    rotated = site.slots.rotary_dim(site.rotary_dim)
-    rest = query_dim - rotated
-    cos, sin = (table.unsqueeze(1) for table in site.rotary.key_tables(key.shape[2], key.dtype))
-    head, tail = (key[..., :-rest], key[..., -rest:]) if rest else (key, key[..., :0])
-    return _joined(rotate_pairs(head, cos, sin, site.rotary.window.layout), tail, key.dtype)
+def without_positions(key: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of `with_positions`."""
+    digits = key[:, 0, :, -POSITION_COLUMNS:].long()
+    return key[..., :-POSITION_COLUMNS], (digits[..., 0] << 16) + (digits[..., 1] << 8) + digits[..., 2]
 
 
 def attend(
@@ -94,33 +92,55 @@ def attend(
     attention_mask: Tensor | None,
     *,
     interface: Callable[..., tuple[Tensor, Tensor | None]],
+    longspan: Rotation,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Stands for the library's attention function: turns late keys, adds the bias, then calls that very function."""
     site: Site = getattr(module, ATTRIBUTE)
-    if site.turns_late:
-        key = turn_keys(site, key, query.shape[-1])
     value, width = pad_value(query, value)
-    if site.slots.bias is None:
+    if not site.keeps_positions:
         output, weights = interface(module, query, key, value, attention_mask, **kwargs)
         return output[..., :width], weights
+    key, positions = without_positions(key)
+    if site.turns_late:
+        rest = query.shape[-1] - site.slots.rotary_dim(site.rotary_dim)
+        key = rotate_keys(key, rest, site.layout, longspan.of_keys(positions), key.dtype)
+    if site.slots.bias is None:
+        output, weights = interface(module, query, key, value, attention_mask, **kwargs)
+    else:
+        attended = functools.partial(interface, module, **kwargs)
+        output, weights = _with_bias(site, attended, query, key, value, attention_mask, longspan.positions, positions)
+    return output[..., :width], weights
+
+
+def _with_bias(
+    site: Site,
+    attended: Callable[..., tuple[Tensor, Tensor | None]],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    query_positions: Tensor,
+    key_positions: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    if mask is not None and not isinstance(mask, Tensor):
+        name = type(site.slots.bias).__name__
+        raise MethodError(f"{name} adds a bias, which this attention implementation does not take: use eager or sdpa")
     queries, keys = query.shape[2], key.shape[2]
-    positions = site.rotary.positions
-    assert positions is not None
+    if mask is None and queries > 1:
+        # no mask means: causal, from the first stored key on, with unused places of a fixed cache at the end
+        mask = storage_order(queries, keys, query.device, aligned_at_end=False)[None, None]
     hidden = max(torch.finfo(dtype).min for dtype in (query.dtype, torch.float32))  # fits the bias, before and after
     outputs: list[Tensor] = []
     all_weights: list[Tensor] = []
-    for rows, bias in bias_blocks(site.slots, query.shape[1], positions, site.rotary.key_positions(keys)):
-        if attention_mask is None:
-            bias = bias.masked_fill(~storage_order(queries, keys, query.device)[rows], hidden)
-        elif attention_mask.dtype == torch.bool:
-            bias = bias.masked_fill(~attention_mask[:, :, rows, :keys], hidden)
-        else:
-            bias = bias + attention_mask[:, :, rows, :keys]
-        output, weights = interface(module, query[:, :, rows], key, value, bias.to(query.dtype), **kwargs)
+    for rows, bias in bias_blocks(site.slots, query.shape[1], query_positions, key_positions):
+        if mask is not None:
+            seen = mask[:, :, rows, :keys]
+            bias = bias.masked_fill(~seen, hidden) if seen.dtype == torch.bool else bias + seen
+        output, weights = attended(query[:, :, rows], key, value, bias.to(query.dtype))
         outputs.append(output)
         all_weights += [] if weights is None else [weights]
-    return torch.cat(outputs, dim=1)[..., :width], torch.cat(all_weights, dim=2) if all_weights else None
+    return torch.cat(outputs, dim=1), torch.cat(all_weights, dim=2) if all_weights else None
 
 
 class _Functions:
@@ -156,20 +176,12 @@ def patched_attention(attention_class: type[nn.Module]) -> type[nn.Module]:
     copied.__kwdefaults__ = original.__kwdefaults__
 
     @functools.wraps(original)
-    def forward(self: nn.Module, *args: Any, position_embeddings: Any, **kwargs: Any) -> Any:
-        refuse_static_cache(self, kwargs.get("past_key_values") or kwargs.get("layer_past"))
-        # cos and sin are only handed on to apply_rotary_pos_emb, so the module itself can travel with them
+    def forward(self: nn.Module, *args: Any, position_embeddings: Rotation, **kwargs: Any) -> Any:
+        # cos and sin are only handed on to apply_rotary_pos_emb, so the module and the rotation can take their places
+        kwargs[ATTRIBUTE] = position_embeddings
         return copied(self, *args, position_embeddings=(self, position_embeddings), **kwargs)
 
-    members = {"forward": forward, "__module__": attention_class.__module__}
-    return type("Longspan" + attention_class.__name__, (attention_class,), members)
-
-
-def refuse_static_cache(module: nn.Module, cache: Any) -> None:
-    """Un-rotated keys need a cache that holds no unused places, since a key's position follows from its index."""
-    site: Site = getattr(module, ATTRIBUTE)
-    if site.turns_late and getattr(cache, "is_compileable", False):
-        raise MethodError(
-            "frequencies that follow the length need a growing cache, not a static one: "
-            "leave out cache_implementation, or fix the frequencies with dynamic_ntk(static_for='target')"
-        )
+    name = "Longspan" + attention_class.__name__
+    made = type(name, (attention_class,), {"forward": forward, "__module__": __name__})
+    globals()[name] = made  # copies of a model in other processes find its classes by module and name
+    return made

@@ -109,6 +109,11 @@ def present_scaling(config: PreTrainedConfig) -> tuple[Method, ...]:
         raise FamilyError(
             f"the model already uses rope type '{kind}', which has no counterpart here: load a plain model"
         )
+    if rope.get("factor") is None:
+        raise FamilyError(f"the model's config has rope type '{kind}' but no factor: config.json is damaged")
+    if kind == "yarn" and (rope.get("mscale") is not None or rope.get("partial_rotary_factor", 1.0) != 1.0):
+        reason = "mscale" if rope.get("mscale") is not None else "a head that rotates in part"
+        raise FamilyError(f"the model already uses yarn with {reason}, which has no counterpart: load a plain model")
     settings = {key: rope[key] for key in optional.get(kind, ()) if rope.get(key) is not None}
     return (make_method(names[kind], {"factor": rope["factor"], **settings}),)
 

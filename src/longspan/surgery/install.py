@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longspan.equation import initial_parameters
+from longspan.equation import Slots, initial_parameters
 from longspan.surgery.attention import ATTRIBUTE, Site, patched_attention
 from longspan.surgery.plan import Plan
 from longspan.surgery.rotary import LongspanRotary
@@ -19,30 +19,35 @@ def install(model: PreTrainedModel, plan: Plan, undo: list[Callable[[], None]]) 
     """Put the rotary module and the attention sites of a plan into a model, noting the way back in `undo`."""
     decoder = model.base_model
     before = decoder.rotary_emb
-    rotary = LongspanRotary(plan.slots, plan.window)
     undo.append(lambda: setattr(decoder, "rotary_emb", before))
-    decoder.rotary_emb = rotary
+    decoder.rotary_emb = LongspanRotary(plan.slots, plan.window)
     kind: type[nn.Module] = plan.family.attention_class
     for module in model.modules():
         if isinstance(module, kind):
-            _install_site(module, plan, rotary, undo)
+            _install_site(module, plan, undo)
 
 
-def _install_site(module: nn.Module, plan: Plan, rotary: LongspanRotary, undo: list[Callable[[], None]]) -> None:
-    config: Any = module.config
-    heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    parameters = initial_parameters(plan.slots, heads, plan.window.rotary_dim)
+def _install_site(module: nn.Module, plan: Plan, undo: list[Callable[[], None]]) -> None:
+    parameters = site_parameters(module, plan.slots, plan.window.rotary_dim)
+    weight = next(parameter for parameter in module.parameters() if parameter.is_floating_point())
     for name, value in parameters.items():
         if name in module._parameters:  # trained under an earlier patch that this one adds to
             continue
-        weight = next(module.parameters())
         module.register_parameter(name, nn.Parameter(value.to(weight.device, weight.dtype)))
         undo.append(functools.partial(_drop_parameter, module, name))
-    kind = type(module)
-    undo.append(lambda: setattr(module, "__class__", kind))
+    before = type(module)
+    undo.append(lambda: setattr(module, "__class__", before))
     undo.append(restore_attribute(module, ATTRIBUTE))
-    object.__setattr__(module, ATTRIBUTE, Site(rotary, plan.slots, plan.window.rotary_dim, tuple(parameters)))
+    site = Site(plan.slots, plan.window.rotary_dim, plan.window.layout, tuple(parameters))
+    object.__setattr__(module, ATTRIBUTE, site)
     module.__class__ = patched_attention(plan.family.attention_class)
+
+
+def site_parameters(module: nn.Module, slots: Slots, rotary_dim: int) -> dict[str, Tensor]:
+    """The learned tensors that a feature adds to one attention module, at their initial values."""
+    config: Any = module.config
+    heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return initial_parameters(slots, heads, rotary_dim)
 
 
 def _drop_parameter(module: nn.Module, name: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from longspan.equation import Method
-from longspan.registry import methods_to_json
+from longspan.errors import MethodError
 from longspan.surgery.install import install, restore_attribute
 from longspan.surgery.plan import Plan, plan
 from longspan.surgery.saved import patched_classes
@@ -21,14 +23,21 @@ class Patch:
         self.model = model
         self.plan = plan
         self._undo: list[Callable[[], None]] = []
-        self._apply()
+        try:
+            self._apply()
+        except BaseException:
+            self._unwind()
+            raise
 
     def undo(self) -> None:
         """Restore every bit of what the model was before; patches come off in the opposite order of their making."""
         if not self._undo:
             return
-        current = getattr(self.model, "_longspan_patch", None)
-        assert current is self, "undo the patches that were applied later first"
+        if getattr(self.model, "_longspan_patch", None) is not self:
+            raise MethodError("a later patch is still on the model: undo that one first")
+        self._unwind()
+
+    def _unwind(self) -> None:
         while self._undo:
             self._undo.pop()()
 
@@ -36,26 +45,23 @@ class Patch:
         model, plan = self.model, self.plan
         install(model, plan, self._undo)
         config_class, model_class = patched_classes(plan.family)
-        config = model.config
-        saved = {
-            "methods": methods_to_json(plan.methods),
-            "original_length": plan.window.original_length,
-            "target_length": plan.window.target_length,
-        }
-        self._set(config, "longspan", saved)
-        self._set(config, "max_position_embeddings", plan.window.target_length)
-        self._set_class(config, config_class)
-        self._set_class(model, model_class)
-        self._set(model, "_longspan_patch", self)
+        self._set_config(config_class)
+        self._undo.append(functools.partial(setattr, model, "__class__", type(model)))
+        model.__class__ = model_class
+        self._undo.append(restore_attribute(model, "_longspan_patch"))
+        object.__setattr__(model, "_longspan_patch", self)
 
-    def _set(self, target: object, name: str, value: object) -> None:
-        self._undo.append(restore_attribute(target, name))
-        object.__setattr__(target, name, value)  # neither a config's validation nor a module's registration is wanted
-
-    def _set_class(self, target: object, kind: type) -> None:
-        before = type(target)
-        self._undo.append(lambda: setattr(target, "__class__", before))
-        target.__class__ = kind
+    def _set_config(self, config_class: type[PreTrainedConfig]) -> None:
+        """Give the model a config of its own: another model may have been built from the same object."""
+        before = self.model.config
+        config = copy.deepcopy(before)
+        config.__class__ = config_class
+        config.longspan = self.plan.saved()
+        config.max_position_embeddings = self.plan.window.target_length
+        for module in self.model.modules():
+            if getattr(module, "config", None) is before:
+                self._undo.append(functools.partial(setattr, module, "config", before))
+                module.config = config
 
     def __enter__(self) -> Patch:
         return self
@@ -69,13 +75,17 @@ class Patch:
         """A copied model stays patched but has no way back: the way back belongs to the original."""
         return None
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """The same for a model sent to another process."""
+        return (type(None), ())
+
 
 def extend(
     model: PreTrainedModel,
-    methods: Sequence[Method] | str,
+    methods: Sequence[Method] | Method | str,
     *,
-    target_length: int | None = None,
-    original_length: int | None = None,
+    target_length: int | str | None = None,
+    original_length: int | str | None = None,
 ) -> Patch:
     """Apply methods to a model in place, on top of those already applied.
 

@@ -9,13 +9,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from longspan.equation import Method, Slots, Window, fill_slots
-from longspan.errors import FamilyError, LengthError, MethodError
-from longspan.lengths import format_length
+from longspan.errors import CheckpointError, FamilyError, LengthError, MethodError
+from longspan.lengths import format_length, parse_length
 from longspan.registry import format_methods, methods_from_json, methods_to_json, parse_methods
+from longspan.surgery.attention import BIAS_KERNELS, patched_attention
 from longspan.surgery.families import Family, family_of, present_scaling, trained_length, window_of
-
-BIAS_KERNELS = ("eager", "sdpa")
-"""Attention implementations that take an additive bias."""
+from longspan.surgery.rotary import LongspanRotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +45,38 @@ class Plan:
         head = f"{format_methods(self.methods)}: {original} -> {target} tokens, factor {self.window.factor:g}"
         return "\n".join([head, *(str(change) for change in self.changes)])
 
+    def saved(self) -> dict[str, Any]:
+        """What the config of the patched model keeps, so that the plan can be carried out again."""
+        return {
+            "methods": methods_to_json(self.methods),
+            "original_length": self.window.original_length,
+            "target_length": self.window.target_length,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The plan as `plan.json` keeps it."""
         return {
             "family": self.family.model_type,
-            "methods": methods_to_json(self.methods),
-            "original_length": self.window.original_length,
-            "target_length": self.window.target_length,
+            **self.saved(),
             "changes": [[change.where, change.method, change.detail] for change in self.changes],
         }
 
 
 def current_methods(model: PreTrainedModel) -> tuple[Method, ...]:
-    """The methods in force: those longspan applied, or those that transformers applies by the model's config."""
+    """The methods in force: those longspan applied, or those that transformers applies by the model's config.
+
+    Raises:
+        CheckpointError: the config names methods, but the model was built by a class that does not apply them.
+    """
     saved = getattr(model.config, "longspan", None)
-    return present_scaling(model.config) if saved is None else methods_from_json(saved["methods"])
+    if saved is None:
+        return present_scaling(model.config)
+    if not isinstance(getattr(model.base_model, "rotary_emb", None), LongspanRotary):
+        raise CheckpointError(
+            f"the config names methods that {type(model).__name__} does not apply: load it by longspan.load "
+            "or AutoModelForCausalLM"
+        )
+    return methods_from_json(saved["methods"])
 
 
 def original_length(model: PreTrainedModel) -> int:
@@ -76,10 +92,10 @@ def target_length(model: PreTrainedModel) -> int:
 
 def plan(
     model: PreTrainedModel,
-    methods: Sequence[Method] | str,
+    methods: Sequence[Method] | Method | str,
     *,
-    target_length: int | None = None,
-    original_length: int | None = None,
+    target_length: int | str | None = None,
+    original_length: int | str | None = None,
 ) -> Plan:
     """What `extend` with the same arguments would change.
 
@@ -89,40 +105,52 @@ def plan(
         LengthError: the target is shorter than the original, or a method needs a target and none is given.
     """
     family = family_of(model)
-    added = parse_methods(methods) if isinstance(methods, str) else tuple(methods)
-    together = current_methods(model) + added
+    added = _read(methods)
+    before = current_methods(model)
+    together = before + added
     slots = fill_slots(together)
-    original = trained_length(model.config) if original_length is None else original_length
-    target = _target(added, original, target_length)
+    original = trained_length(model.config) if original_length is None else parse_length(original_length)
+    target = parse_length(target_length) if target_length is not None else _target(model, before, added, original)
     window = window_of(model.config, original, target)
-    kernel = model.config._attn_implementation
-    if slots.bias is not None and kernel not in BIAS_KERNELS:
-        name = type(slots.bias).__name__
+    if slots.bias is not None and model.config._attn_implementation not in BIAS_KERNELS:
+        name, kernel = type(slots.bias).__name__, model.config._attn_implementation
         raise MethodError(f"{name} adds a bias, which '{kernel}' attention does not take: use eager or sdpa")
-    return Plan(family, together, slots, window, _changes(model, family, slots, window))
+    found = Plan(family, together, slots, window, _changes(model, family, slots, window))
+    found.saved()  # refuses methods that could not be saved
+    return found
 
 
-def _target(added: Sequence[Method], original: int, target: int | None) -> int:
-    """The target length, from the argument or from a factor that a method was given.
+def _read(methods: Sequence[Method] | Method | str) -> tuple[Method, ...]:
+    if isinstance(methods, str):
+        return parse_methods(methods)
+    listed = (methods,) if isinstance(methods, Method) else tuple(methods)
+    for method in listed:
+        if not isinstance(method, Method):
+            raise MethodError(f"{method!r} is not a method: give for example longspan.Yarn() or 'yarn'")
+    return listed
 
-    A model keeps reading its original length where nothing was asked for; a method that acts through the factor and
-    gets none would silently do nothing, so that is an error.
+
+def _target(model: PreTrainedModel, before: Sequence[Method], added: Sequence[Method], original: int) -> int:
+    """The target length where none is given: by a factor that a method was given, else what it is now.
+
+    A method that acts through the factor and gets none would silently do nothing, so that is an error.
     """
-    if target is not None:
-        return target
     factors = [factor for method in added if (factor := getattr(method, "factor", None)) is not None]
     if factors:
         return int(original * max(factors))
     for method in added:
         if method.scales_window:
             raise LengthError(f"{type(method).__name__} needs a length to reach: give target_length (--target-length)")
-    return original
+    return max(original, target_length(model)) if before else original
 
 
 def _changes(model: PreTrainedModel, family: Family, slots: Slots, window: Window) -> tuple[Change, ...]:
     names = {id(module): name for name, module in model.named_modules()}
     rotary = names[id(model.base_model.rotary_emb)]
     omega = slots.omega(window)  # refuses impossible settings before anything is written
+    if not (omega.isfinite() & (omega >= 0)).all():
+        raise MethodError(f"{slots.frequency} gives frequencies that are negative or not finite")
+    patched_attention(family.attention_class)  # refuses a transformers version whose forward cannot be patched
     changes = []
     if slots.frequency is not None:
         slowed = (window.omega / omega) if omega.shape == window.omega.shape and omega.all() else None
@@ -135,6 +163,12 @@ def _changes(model: PreTrainedModel, family: Family, slots: Slots, window: Windo
     sites = [name for name, module in model.named_modules() if isinstance(module, family.attention_class)]
     if not sites:
         raise FamilyError(f"no {family.attention_class.__name__} found in the model: nothing to change")
+    hooked = [name for name in sites if "forward" in vars(model.get_submodule(name))]
+    if hooked:
+        raise FamilyError(
+            f"{hooked[0]} was already given another forward (by accelerate's dispatch, say): extend the model before, "
+            "or save it extended and load it with device_map"
+        )
     for name in sites:
         if slots.feature is not None:
             method = type(slots.feature).__name__

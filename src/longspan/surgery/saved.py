@@ -6,14 +6,16 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from longspan.equation import fill_slots
 from longspan.errors import CheckpointError
 from longspan.registry import methods_from_json
 from longspan.surgery.families import FAMILIES, PREFIX, Family, window_of
-from longspan.surgery.install import install
+from longspan.surgery.install import install, site_parameters
 from longspan.surgery.plan import Plan
+from longspan.surgery.rotary import LongspanRotary
 
 
 @functools.cache
@@ -30,11 +32,25 @@ def patched_classes(family: Family) -> tuple[type[PreTrainedConfig], type[PreTra
         family.model_class.__init__(self, config, *args, **kwargs)
         install_saved(self, family)
 
+    def initialize_weights(self: PreTrainedModel) -> None:
+        family.model_class.initialize_weights(self)
+        rotary = self.base_model.rotary_emb
+        if not isinstance(rotary, LongspanRotary):  # still being built
+            return
+        kind: type[nn.Module] = family.attention_class
+        for module in self.modules():
+            if isinstance(module, kind):
+                for name, value in site_parameters(module, rotary.slots, rotary.window.rotary_dim).items():
+                    parameter = module.get_parameter(name)
+                    if not getattr(parameter, "_is_hf_initialized", False):  # the checkpoint lacks it
+                        parameter.data.copy_(value)
+
     model_class = type(
         f"{name}ForCausalLM",
         (family.model_class,),
         {
             "__init__": build,
+            "initialize_weights": initialize_weights,
             "config_class": config_class,
             "__module__": __name__,
             "__doc__": "A causal language model that applies the methods in its config.",

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_serializer, field_validator, 
 from longspan.data.mixture import Mixture
 from longspan.data.text import Part
 from longspan.data.tokenizer import SMALLEST_VOCAB
+from longspan.equation import fill_slots
 from longspan.errors import LongspanError
 from longspan.registry import format_methods, parse_methods
 from longspan.train.settings import Length, Settings
@@ -159,7 +160,7 @@ class RunConfig(Settings):
     @field_validator("methods")
     @classmethod
     def _canonical_methods(cls, value: str) -> str:
-        return str(_as_value_error(lambda text: format_methods(parse_methods(text)), value))
+        return str(_as_value_error(_canonical, value))
 
     @model_validator(mode="before")
     @classmethod
@@ -243,6 +244,12 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any], inside: str = "") -> 
         elif before != after and name not in FREE_TO_CHANGE:
             changed.append(name)
     return changed
+
+
+def _canonical(text: str) -> str:
+    methods = parse_methods(text)
+    fill_slots(methods)  # two methods on one slot shall be found before any text is read
+    return format_methods(methods)
 
 
 def _as_value_error(function: Any, value: str) -> Any:

@@ -15,7 +15,7 @@ from longspan.data.tokenizer import tokenizer_hash, train_tokenizer
 from longspan.data.tokens import TokenFile, prepare_tokens
 from longspan.errors import DataError
 from longspan.files import storage_errors, value_hash
-from longspan.models import load_tokenizer
+from longspan.models import fingerprint, load_tokenizer
 from longspan.train.config import DataSettings, RunConfig
 
 
@@ -60,6 +60,33 @@ def prepare(config: RunConfig, folder: Path, *, progress: bool = True) -> Prepar
             "give more text or a shorter train_length"
         )
     return Prepared(tokenizer, tokens)
+
+
+def input_hashes(config: RunConfig) -> dict[str, str]:
+    """Hashes of what a run reads, by the setting that names it: the text, a given tokenizer, the model trained on.
+
+    What lies on the network (`datasets:`, a model's hub name) is known by its name alone and left out.
+
+    Raises:
+        DataError, CheckpointError: text or tokenizer are missing or cannot be read.
+    """
+    data, model = config.data, config.model.from_
+    found = {}
+    if not data.text.startswith("datasets:"):
+        found["data.text"] = _text_hash(data)
+    if data.tokenizer is not None:
+        found["data.tokenizer"] = tokenizer_hash(load_tokenizer(data.tokenizer))
+    if model is not None and (weights := _fingerprint(model)) is not None:
+        own = [] if data.tokenizer is not None else [tokenizer_hash(load_tokenizer(model))]
+        found["model.from"] = value_hash([weights, *own])
+    return found
+
+
+def _fingerprint(model: str) -> str | None:
+    try:
+        return fingerprint(model)
+    except FileNotFoundError:  # a folder that lacks files; loading the model says which
+        return None
 
 
 def _tokenizer(config: RunConfig, folder: Path) -> PreTrainedTokenizerBase:

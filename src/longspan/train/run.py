@@ -28,7 +28,7 @@ from longspan.registry import format_methods, methods_to_json, parse_methods
 from longspan.train import states
 from longspan.train.callbacks import Interruption, LossRecords, ProgressBar, train_record
 from longspan.train.config import RunConfig, changed_keys
-from longspan.train.prepare import Prepared, prepare
+from longspan.train.prepare import Prepared, input_hashes, prepare
 from longspan.train.sizes import build_plain_model, install_methods
 from longspan.train.trainer import STATE_FOLDER, RunTrainer
 
@@ -39,21 +39,23 @@ CHECKPOINT = "checkpoint"
 def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
     """Train as `config` says in the folder `out`; returns `out/checkpoint`, a Hugging Face folder with tokenizer.
 
-    A run that is done is left as it is; one that was stopped or killed goes on from its last saved state to the same
+    A run that is done is left as it is if it read the same text, tokenizer and model; one that was stopped or killed goes on from its last saved state to the same
     weights as without the stop (same machine, same `threads`). Beside the checkpoint the folder gets `run.yaml`,
     `plan.json`, `data.json` and `records.jsonl` (task `train`).
 
     Raises:
         ConfigError: `out` holds a run with other settings, or is in use.
-        DataError, CheckpointError, MethodError: text, model or methods cannot be used.
-        TrainingError: the loss is not a number; the last good state is kept.
+        DataError, CheckpointError, MethodError: text, model or methods cannot be used, or the text, the tokenizer or the
+            model to train on has changed since the run began.
+        TrainingError: the loss is not a number; the state before that step is kept.
         StorageError: the disk is full; the last good state is kept.
         KeyboardInterrupt: after Ctrl-C; the state is saved first.
     """
     out = Path(out)
     with _alone_in(out):
         checkpoint = out / CHECKPOINT
-        _keep_settings(config, out)
+        _check_begun(config, out)
+        write_text(out / RUN_FILE, config.to_yaml())
         if checkpoint.is_dir():
             if progress:
                 _say(f"{out} is already done")
@@ -72,7 +74,7 @@ def _train(config: RunConfig, out: Path, progress: bool) -> None:
     device = torch_device(config.device)
     prepared = prepare(config, Path(config.data.cache) if config.data.cache else out / "data", progress=progress)
     state = _last_state(config, out)
-    _keep_data(prepared, out, begun=state is not None)
+    _keep_data(config, prepared, out, begun=state is not None)
     model, plan = _make_model(config, prepared)
     write_json(out / PLAN_FILE, plan)
     dataset = MixtureDataset(
@@ -92,9 +94,9 @@ def _train(config: RunConfig, out: Path, progress: bool) -> None:
     step = trainer.state.global_step
     if step < config.total_steps:
         assert interruption.asked
-        line = f"interrupted at step {step} of {config.total_steps}; {out} keeps the state: run the same again to go on"
-        _say(line)
-        raise KeyboardInterrupt(line)
+        raise KeyboardInterrupt(
+            f"interrupted at step {step} of {config.total_steps}; {out} keeps the state: run the same again to go on"
+        )
     append_records(out / RECORDS_FILE, [train_record(config, method, "seconds", round(trainer.seconds, 3), step)])
     with states.writing_folder(out / CHECKPOINT) as part, _no_bars():
         model.save_pretrained(part)
@@ -151,30 +153,62 @@ def _plan_values(model: PreTrainedModel, patch: surgery.Patch | None) -> dict[st
     return {**values, "parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def _keep_settings(config: RunConfig, out: Path) -> None:
-    """Write `run.yaml`, or check that the run already there has the same settings."""
-    path, new = out / RUN_FILE, config.to_json()
-    if path.exists():
-        try:
-            old = yaml.safe_load(path.read_text(encoding="utf-8"))
-            changed = changed_keys(old, new)
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            raise ConfigError(f"{path} is damaged: remove {out} or choose another place for the run") from error
-        if changed:
-            raise ConfigError(
-                f"{out} holds a run with other settings ({', '.join(changed)}): choose another place or remove it"
-            )
-    write_text(path, config.to_yaml())
+def has_begun(out: Path) -> bool:
+    """Whether the folder `out` holds a trained model or a saved state on the way to one."""
+    return (out / CHECKPOINT).is_dir() or bool(states.saved_states(out / STATE_FOLDER))
 
 
-def _keep_data(prepared: Prepared, out: Path, *, begun: bool) -> None:
-    """Write `data.json`, or check that a run that goes on reads the data it began with."""
+def check_settings(config: RunConfig, out: Path) -> None:
+    """Make sure that a run which has begun in `out` has the settings `config`; one that has not is free to change.
+
+    Raises:
+        ConfigError: it has others, named in the message, or its `run.yaml` is damaged.
+    """
+    path = out / RUN_FILE
+    if not has_begun(out) or not path.exists():
+        return
+    try:
+        old = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changed = changed_keys(old, config.to_json())
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged: remove {out} or choose another place for the run") from error
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with other settings ({', '.join(changed)}): choose another place or remove it"
+        )
+
+
+def _check_begun(config: RunConfig, out: Path) -> None:
+    """Make sure that a run which has begun has these settings and read these very inputs."""
+    check_settings(config, out)
+    path = out / DATA_FILE
+    if not has_begun(out) or not path.exists():
+        return
+    old, new = _read_data(path).get("inputs", {}), input_hashes(config)
+    named = {"data.text": config.data.text, "data.tokenizer": config.data.tokenizer, "model.from": config.model.from_}
+    changed = [f"{name} ({named[name]})" for name in old if new.get(name) != old[name]]
+    if changed:
+        raise DataError(
+            f"{' and '.join(changed)} has changed since the run in {out} began: restore it or choose another place"
+        )
+
+
+def _keep_data(config: RunConfig, prepared: Prepared, out: Path, *, begun: bool) -> None:
+    """Write `data.json`, or check that a run that goes on reads the tokens it began with."""
     path, summary = out / DATA_FILE, prepared.summary
-    if begun and path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if old["tokens_sha256"] != summary["tokens_sha256"]:
-            raise DataError(f"the text or tokenizer of {out} has changed since the run began: restore it or begin anew")
-    write_json(path, summary)
+    if begun and path.exists() and _read_data(path)["tokens_sha256"] != summary["tokens_sha256"]:
+        raise DataError(
+            f"the tokens of {out} are not those it began with: restore its text and tokenizer or begin anew"
+        )
+    write_json(path, {**summary, "inputs": input_hashes(config)})
+
+
+def _read_data(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: remove {path.parent} or choose another place for the run") from error
+    return dict(values)
 
 
 def _last_state(config: RunConfig, out: Path) -> Path | None:

@@ -115,8 +115,9 @@ def _put(values: dict[str, Any], override: str) -> None:
 
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    """The first mistake, and how many more there are."""
-    errors = error.errors(include_url=False)
+    """The first unknown key, or else the first mistake, and how many more there are."""
+    # a key that is missing may well be the one that was misspelled: unknown keys come first
+    errors = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     first = errors[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

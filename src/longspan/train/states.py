@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ MANIFEST = "manifest.json"
 
 @contextlib.contextmanager
 def writing_folder(path: Path) -> Iterator[Path]:
-    """Like `replacing_folder`, and everything in the folder is on the disk before it takes its name.
+    """Like `replacing_folder`, for what safetensors and tokenizers write.
 
     Raises:
         StorageError: the disk is full or the place cannot be written.
@@ -36,9 +35,6 @@ def writing_folder(path: Path) -> Iterator[Path]:
             for inner in part.rglob("*"):
                 if inner.is_file():
                     inner.chmod(0o644)  # safetensors makes private files; results are for everybody
-                _flush(inner)
-            _flush(part)
-        _flush(path.parent)
     except Exception as error:
         # safetensors and tokenizers report failed writes in ways of their own, the latter as a bare Exception
         if isinstance(error, SafetensorError) or (type(error) is Exception and "os error" in str(error)):
@@ -64,14 +60,19 @@ def save_state(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tenso
             (part / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
         hashes = {file.name: file_hash(file) for file in sorted(part.iterdir())}
         (part / MANIFEST).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
-    for old in _states(folder)[:-KEPT]:
+    for old in saved_states(folder)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def saved_states(folder: Path) -> list[Path]:
+    """All states below `folder`, damaged ones too, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
 def newest_state(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole state below `folder`, or None, and a line on each damaged one that was passed over."""
     warnings: list[str] = []
-    for path in reversed(_states(folder)):
+    for path in reversed(saved_states(folder)):
         problem = _damage(path)
         if problem is None:
             return path, warnings
@@ -98,13 +99,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def drop_damaged(folder: Path, newest: Path | None) -> None:
     """Remove the states that come after `newest`, so that they are written anew."""
-    for path in _states(folder):
+    for path in saved_states(folder):
         if newest is None or path.name > newest.name:
             shutil.rmtree(path)
-
-
-def _states(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
 def _damage(state: Path) -> str | None:
@@ -117,14 +114,3 @@ def _damage(state: Path) -> str | None:
     except (OSError, ValueError, AttributeError) as error:
         return f"{error}"
     return None
-
-
-def _flush(path: Path) -> None:
-    """Have the operating system put a file, or the names in a folder, on the disk."""
-    if path.is_dir() and os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

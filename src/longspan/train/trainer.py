@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from longspan.errors import TrainingError
+from longspan.errors import StorageError, TrainingError
 from longspan.train import snapshot
 from longspan.train.config import RunConfig
-from longspan.train.states import read_value, save_state
+from longspan.train.states import read_value, save_state, saved_states, state_step
 
 STATE_FOLDER = "state"
 
@@ -82,6 +84,7 @@ class RunTrainer(Trainer):
         self.config = config
         self.states = out / STATE_FOLDER
         self._progress: dict[str, Any] | None = None
+        self._before_step: _PassState | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
         use_cache = model.config.use_cache
@@ -118,7 +121,7 @@ class RunTrainer(Trainer):
         """One forward and backward pass.
 
         Raises:
-            TrainingError: the loss is not a number; the weights have not been touched.
+            TrainingError: the loss is not a number; the weights have not been touched, and their state is saved.
         """
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
@@ -132,11 +135,26 @@ class RunTrainer(Trainer):
         return norm
 
     def _diverged(self, what: str, value: float) -> TrainingError:
-        step = self.state.global_step + 1
+        """The error for a number that went wrong in the step in progress, before it touched the weights."""
+        self._keep_good_state()
+        return self._not_finite(what, value, self.state.global_step + 1)
+
+    def _not_finite(self, what: str, value: float, step: int) -> TrainingError:
+        kept = saved_states(self.states)
+        state = f"{kept[-1]} keeps the state after step {state_step(kept[-1])}" if kept else "no state was saved before"
         return TrainingError(
-            f"the {what} became {value} at step {step} of {self.config.total_steps}; the last good state is kept in"
-            f" {self.states}: train again elsewhere with a lower optimizer.learning_rate or a longer optimizer.warmup"
+            f"the {what} became {value} at step {step} of {self.config.total_steps}; {state}:"
+            " train again elsewhere with a lower optimizer.learning_rate or a longer optimizer.warmup"
         )
+
+    def _keep_good_state(self) -> None:
+        """Save the state as it was before the step in progress, unless it is there or no longer good."""
+        step, before, weights = self.state.global_step, self._before_step, snapshot.model_tensors(self.model)
+        if step == 0 or before is None or not _finite(weights):
+            return
+        if step not in map(state_step, saved_states(self.states)):
+            with contextlib.suppress(StorageError):  # what went wrong first is what the user must hear of
+                self._save_state(weights, before)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: it would walk over all parameters at every step."""
@@ -146,18 +164,23 @@ class RunTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         weights = snapshot.model_tensors(self.model)
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-            raise self._diverged("largest weight", math.nan)
+        if not _finite(weights):
+            raise self._not_finite("largest weight", math.nan, self.state.global_step)
+        self._save_state(weights, self._changing())
+
+    def _changing(self) -> _PassState:
+        return _PassState(self._tr_loss.clone(), *snapshot.generator_values())
+
+    def _save_state(self, weights: dict[str, Tensor], now: _PassState) -> None:
         moments, groups = snapshot.optimizer_values(self.optimizer)
-        generators, generator_values = snapshot.generator_values()
-        tensors = {"model": weights, "optimizer": moments, "generators": generators}
+        tensors = {"model": weights, "optimizer": moments, "generators": now.generators}
         values = {
             "optimizer": groups,
             "scheduler": snapshot.scheduler_values(self.lr_scheduler),
-            "generators": generator_values,
+            "generators": now.generator_values,
             "trainer_state": snapshot.trainer_values(self.state),
             "progress": {
-                "loss_sum": self._tr_loss.item(),
+                "loss_sum": now.loss_sum.item(),
                 "last_logged": self._globalstep_last_logged,
                 "total_loss": self._total_loss_scalar,
                 "seconds": self.seconds,
@@ -191,15 +214,35 @@ class RunTrainer(Trainer):
         self._total_loss_scalar = self._progress["total_loss"]
         self._seconds_before = self._progress["seconds"]
 
+    def begin_step(self) -> None:
+        """Note what a step changes before it touches the weights, so that the state before it can still be saved."""
+        self._before_step = self._changing()
+
+
+@dataclass(frozen=True, slots=True)
+class _PassState:
+    """What a forward pass changes."""
+
+    loss_sum: Tensor
+    generators: dict[str, Tensor]
+    generator_values: dict[str, Any]
+
 
 class _Begin(TrainerCallback):
-    """Calls the trainer when it has reset its counts and before the first step."""
+    """Calls the trainer when it has reset its counts and before the first step, and before each step."""
 
     def __init__(self, trainer: RunTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.begin()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.begin_step()
+
+
+def _finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
 def stack_rows(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from longspan.equation import Feature, Layout, Rotate, join_pairs, split_pairs
+from longspan.equation import Feature, Layout, Rotate, join_pairs, split_pairs, wide
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "softplus": functional.softplus}
 
@@ -41,14 +41,12 @@ class Coca(Feature):
     """What keeps t from being negative, which would be an initial angle of pi."""
 
     def phi(self, q: Tensor, layout: Layout) -> Tensor:
-        first, second = (tied(q, layout),) * 2 if self.form == "strict" else split_pairs(q, layout)
-        # the square is taken in float32 at least: bf16 squares add a third to the error of the logits
-        wide = first.float() if first.element_size() < 4 else first
-        wider = second.float() if second.element_size() < 4 else second
-        return (wide * wide + wider * wider).to(q.dtype)
+        # squares are made in float32 and stay there until they are rotated: bf16 ones double the error of the logits
+        first, second = (tied(wide(q), layout),) * 2 if self.form == "strict" else split_pairs(wide(q), layout)
+        return first * first + second * second
 
     def psi(self, k: Tensor, layout: Layout, parameters: Mapping[str, Tensor]) -> Tensor:
-        t = GATES[self.gate](tied(k, layout))
+        t = GATES[self.gate](tied(wide(k), layout))
         return join_pairs(t, t, layout) if self.form == "slack" else t
 
     def query(self, q: Tensor, rotate: Rotate, layout: Layout) -> Tensor:

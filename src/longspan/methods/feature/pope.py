@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from longspan.equation import Feature, Layout, join_pairs
+from longspan.equation import Feature, Layout, join_pairs, wide
 from longspan.methods.feature.coca import GATES, tied
 
 
@@ -44,13 +44,12 @@ class PoPE(Feature):
         return {"phase": torch.zeros(key_heads, self.rotary_dim(rotary_dim) // 2)} if self.phase else {}
 
     def phi(self, q: Tensor, layout: Layout) -> Tensor:
-        magnitude = q if self.width == "full" else tied(q, layout)
         # softplus needs float32: in bf16 it rounds away the tail that tells small magnitudes apart
-        return GATES[self.gate](magnitude.float() if magnitude.element_size() < 4 else magnitude).to(q.dtype)
+        return GATES[self.gate](wide(q) if self.width == "full" else tied(wide(q), layout))
 
     def psi(self, k: Tensor, layout: Layout, parameters: Mapping[str, Tensor]) -> Tensor:
         magnitude = self.phi(k, layout)
         if not self.phase:
             return magnitude
         delta = parameters["phase"].unsqueeze(-2)
-        return join_pairs(magnitude * delta.cos(), magnitude * delta.sin(), layout).to(k.dtype)
+        return join_pairs(magnitude * delta.cos(), magnitude * delta.sin(), layout)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from longspan.equation import Frequency, Window
 from longspan.methods.frequency.ntk import frequencies_of_base
+from longspan.settings import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,10 @@ class BaseChange(Frequency):
     """RoPE with another base."""
 
     base: float = 500000.0
-    """The new base."""
+    """The base that takes the place of the model's rope_theta."""
+
+    def check(self) -> None:
+        require(self.base > 1, self, "base must be above 1")
 
     def frequency(self, window: Window) -> Float64[Tensor, " F"]:
         return frequencies_of_base(self.base, window.rotary_dim)

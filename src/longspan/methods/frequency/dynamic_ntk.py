@@ -19,6 +19,7 @@ from torch import Tensor
 
 from longspan.equation import Frequency, Window
 from longspan.methods.frequency.ntk import frequencies_of_base, raised_base
+from longspan.settings import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,10 @@ class DynamicNtk(Frequency):
     """a; None takes target_length / original_length."""
     static_for: int | Literal["target"] | None = None
     """Use the base of this length for all inputs, so that nothing changes while decoding; "target" is target_length."""
+
+    def check(self) -> None:
+        require(self.factor is None or self.factor >= 1, self, "factor must be at least 1")
+        require(not isinstance(self.static_for, int) or self.static_for > 0, self, "static_for must be positive")
 
     def frequency(self, window: Window) -> Float64[Tensor, " F"]:
         factor = self.factor or window.factor

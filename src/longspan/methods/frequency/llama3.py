@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from longspan.equation import Frequency, Window
+from longspan.settings import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,11 @@ class Llama3(Frequency):
     """Pairs with fewer turns than this are interpolated fully."""
     high_freq_factor: float = 4.0
     """Pairs with more turns than this stay as they are."""
+
+    def check(self) -> None:
+        require(self.factor is None or self.factor >= 1, self, "factor must be at least 1")
+        ordered = self.high_freq_factor > self.low_freq_factor > 0
+        require(ordered, self, "high_freq_factor must be above low_freq_factor, and that above 0")
 
     def frequency(self, window: Window) -> Float64[Tensor, " F"]:
         keep = (window.turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from longspan.equation import Frequency, Window
 from longspan.errors import MethodError
+from longspan.settings import require
 
 
 def raised_base(base: float, scale: float, rotary_dim: int) -> float:
@@ -45,6 +46,9 @@ class Ntk(Frequency):
 
     factor: float | None = None
     """s; None takes target_length / original_length."""
+
+    def check(self) -> None:
+        require(self.factor is None or self.factor >= 1, self, "factor must be at least 1")
 
     def frequency(self, window: Window) -> Float64[Tensor, " F"]:
         base = raised_base(window.base, self.factor or window.factor, window.rotary_dim)

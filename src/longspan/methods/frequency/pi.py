@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from longspan.equation import Frequency, Window
+from longspan.settings import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,9 @@ class Pi(Frequency):
 
     factor: float | None = None
     """s; None takes target_length / original_length."""
+
+    def check(self) -> None:
+        require(self.factor is None or self.factor >= 1, self, "factor must be at least 1")
 
     def frequency(self, window: Window) -> Float64[Tensor, " F"]:
         return window.omega / (self.factor or window.factor)

@@ -20,6 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from longspan.equation import Frequency, Scale, Window
+from longspan.settings import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,11 @@ class Yarn(Frequency, Scale):
     """Square root of tau; None takes 0.1 ln s + 1."""
     truncate: bool = True
     """Round the ends of the index ramp outwards to whole pairs, as the authors' code does."""
+
+    def check(self) -> None:
+        require(self.factor is None or self.factor >= 1, self, "factor must be at least 1")
+        require(self.beta_fast > self.beta_slow > 0, self, "beta_fast must be above beta_slow, and that above 0")
+        require(self.attention_factor is None or self.attention_factor > 0, self, "attention_factor must be positive")
 
     def frequency(self, window: Window) -> Float64[Tensor, " F"]:
         factor = self.factor or window.factor

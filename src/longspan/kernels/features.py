@@ -1,0 +1,57 @@
+"""From q and k to what the kernel multiplies: features, rotation, and the part of a head that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from longspan.equation import Layout, Slots, rotate_pairs
+
+
+def query_features(
+    q: Tensor, slots: Slots, rotary_dim: int, layout: Layout, tables: tuple[Tensor, Tensor], tau: Tensor | None
+) -> Tensor:
+    """Rotated queries `B H T W`, scaled by tau.
+
+    Args:
+        q: `B H T D`
+        tables: cos and sin, `B T F`
+        tau: `B T`, or None for 1
+    """
+    head, rest = q[..., :rotary_dim], q[..., rotary_dim:]
+    cos, sin = (table.unsqueeze(1) for table in tables)
+
+    def rotate(x: Tensor) -> Tensor:
+        return rotate_pairs(x, cos, sin, layout)
+
+    head = rotate(head) if slots.feature is None else slots.feature.query(head, rotate, layout)
+    query = _joined(head, rest, q.dtype)
+    return query if tau is None else (query * tau[:, None, :, None]).to(q.dtype)
+
+
+def key_features(k: Tensor, slots: Slots, rotary_dim: int, layout: Layout, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Un-rotated keys `B G S W`: what a cache holds where frequencies change."""
+    if slots.feature is None:
+        return k
+    head = slots.feature.psi(k[..., :rotary_dim], layout, parameters)
+    return _joined(head, k[..., rotary_dim:], k.dtype if slots.follows_length() else head.dtype)
+
+
+def rotate_keys(key: Tensor, rest: int, layout: Layout, tables: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
+    """Rotate keys from `key_features`, the last `rest` elements of which pass.
+
+    Args:
+        key: `B G S W`
+        tables: cos and sin, `B S F`
+        dtype: of what the kernel gets; features are rounded once, after rotation
+    """
+    cos, sin = (table.unsqueeze(1) for table in tables)
+    width = key.shape[-1] - rest
+    return _joined(rotate_pairs(key[..., :width], cos, sin, layout), key[..., width:], dtype)
+
+
+def _joined(head: Tensor, rest: Tensor, dtype: torch.dtype) -> Tensor:
+    head = head.to(dtype)
+    return torch.cat((head, rest.to(dtype)), dim=-1) if rest.shape[-1] else head
