@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 Refused = Callable[..., str]
 
@@ -26,35 +27,57 @@ def extend(model: object, out: Path, method: str = "yarn", target: str = "256") 
 
 
 def test_a_missing_text_is_named(model_folder: Path, tmp_path: Path, refused: Refused) -> None:
-    assert "nowhere.txt" in refused(*measure(model_folder, tmp_path / "run", "--text", tmp_path / "nowhere.txt"))
+    assert "nowhere.txt does not exist" in refused(
+        *measure(model_folder, tmp_path / "run", "--text", tmp_path / "nowhere.txt")
+    )
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b" \n\t\n", b"\xff\xfe\x00caf\xe9", b"too short"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "text.txt holds no text"),
+        (b" \n\t\n", "text.txt holds no text"),
+        (b"\xff\xfe\x00caf\xe9", "text.txt is not UTF-8 text (byte 0)"),
+        (b"too short", "no document is long enough"),
+    ],
+)
 def test_a_text_that_is_empty_unreadable_or_too_short_is_named(
-    model_folder: Path, tmp_path: Path, refused: Refused, content: bytes
+    model_folder: Path, tmp_path: Path, refused: Refused, content: bytes, said: str
 ) -> None:
     (tmp_path / "text.txt").write_bytes(content)
-    line = refused(*measure(model_folder, tmp_path / "run", "--text", tmp_path / "text.txt"))
-    assert "text.txt" in line or "the longest has" in line
+    assert said in refused(*measure(model_folder, tmp_path / "run", "--text", tmp_path / "text.txt"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_texts_is_named(model_folder: Path, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "texts").mkdir()
-    assert "texts" in refused(*measure(model_folder, tmp_path / "run", "--text", tmp_path / "texts"))
+    assert "texts has no text files" in refused(*measure(model_folder, tmp_path / "run", "--text", tmp_path / "texts"))
 
 
 def test_no_text_at_all_is_asked_for(model_folder: Path, tmp_path: Path, refused: Refused) -> None:
-    assert "--text" in refused(*measure(model_folder, tmp_path / "run"))
+    assert "--text is missing" in refused(*measure(model_folder, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("method", ["yarm", "coca(form='loose')", "coca(shape=1)", "yarn+", "import os", ""])
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("yarm", "unknown method 'yarm'"),
+        ("coca(form='loose')", "form='loose'"),
+        ("coca(shape=1)", "'coca' has no setting 'shape'"),
+        ("yarn+", "'yarn+' does not read as methods"),
+        ("import os", "'import os' does not read as methods"),
+        ("", "'' does not read as methods"),
+    ],
+)
 def test_a_method_that_cannot_be_read_is_named(
-    model_folder: Path, tmp_path: Path, refused: Refused, method: str
+    model_folder: Path, tmp_path: Path, refused: Refused, method: str, said: str
 ) -> None:
-    line = refused(*extend(model_folder, tmp_path / "out", method))
-    assert any(word in line for word in ("yarm", "coca", "methods"))
-    assert "yarm" in refused("methods", "yarm")
+    assert said in refused(*extend(model_folder, tmp_path / "out", method))
+
+
+def test_a_card_that_is_not_there_is_named(refused: Refused) -> None:
+    assert "unknown method 'yarm'" in refused("methods", "yarm")
 
 
 def test_two_methods_on_one_slot_are_both_named(model_folder: Path, tmp_path: Path, refused: Refused) -> None:
@@ -93,18 +116,27 @@ def test_an_unknown_family_is_named(tmp_path: Path, refused: Refused) -> None:
     assert "gpt2" in refused("plan", tmp_path / "gpt2", "--target-length", "64")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_truncated_file_of_the_model_is_refused(copied: Path, tmp_path: Path, refused: Refused, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.safetensors", "a safetensors file is truncated or corrupt"),
+        ("tokenizer.json", "tokenizer.json is corrupt"),
+        ("config.json", "config.json is corrupt"),
+    ],
+)
+def test_a_truncated_file_of_the_model_is_refused(
+    copied: Path, tmp_path: Path, refused: Refused, name: str, said: str
+) -> None:
     path = copied / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert "copied" in refused("generate", copied, "--prompt", "x", "--device", "cpu")
-    assert "copied" in refused(*extend(copied, tmp_path / "out"))
+    assert said in refused("generate", copied, "--prompt", "x", "--device", "cpu")
+    assert said in refused(*extend(copied, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_is_nowhere_is_named(tmp_path: Path, refused: Refused) -> None:
-    assert "nowhere" in refused("generate", tmp_path / "nowhere", "--prompt", "x")
-    assert "no such/model" in refused("plan", "no such/model", "--target-length", "1k")
+    assert "nowhere does not exist" in refused("generate", tmp_path / "nowhere", "--prompt", "x")
+    assert "no such/model does not exist" in refused("plan", "no such/model", "--target-length", "1k")
 
 
 def test_a_method_that_is_not_installed_is_named_when_a_saved_model_needs_it(
@@ -113,7 +145,7 @@ def test_a_method_that_is_not_installed_is_named_when_a_saved_model_needs_it(
     done(*extend(model_folder, tmp_path / "out"))
     config = tmp_path / "out" / "config.json"
     config.write_text(config.read_text().replace('"yarn"', '"yarn_of_the_future"'))
-    assert "yarn_of_the_future" in refused("generate", tmp_path / "out", "--prompt", "x")
+    assert "unknown method 'yarn_of_the_future'" in refused("generate", tmp_path / "out", "--prompt", "x")
 
 
 def test_an_output_that_is_already_there_is_not_overwritten(
@@ -121,15 +153,23 @@ def test_an_output_that_is_already_there_is_not_overwritten(
 ) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("years of work")
-    assert "precious" in refused(*extend(model_folder, tmp_path / "precious"))
+    assert "precious exists" in refused(*extend(model_folder, tmp_path / "precious"))
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
     assert "the model itself" in refused(*extend(copied, copied), "--overwrite")
 
 
 def test_an_output_that_cannot_be_written_is_one_line(model_folder: Path, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "file").write_text("")
-    assert "file" in refused(*extend(model_folder, tmp_path / "file" / "out"))
-    assert "file" in refused("methods", "--quiet", "--markdown", tmp_path / "file" / "page.md")
+    assert f"cannot write {tmp_path}/file/out" in refused(*extend(model_folder, tmp_path / "file" / "out"))
+    page = tmp_path / "file" / "page.md"
+    assert f"cannot write {page}" in refused("methods", "--quiet", "--markdown", page)
+    passkeys = measure(model_folder, tmp_path / "file", "--tasks", "passkey", "--lengths", "256")
+    assert f"cannot write {tmp_path}/file: File exists" in refused(*passkeys)
+
+
+def test_a_path_that_the_system_refuses_is_one_line(model_folder: Path, refused: Refused) -> None:
+    assert "File name too long" in refused(*extend(model_folder, Path("x" * 300)))
+    assert "File name too long" in refused("plan", "x" * 300, "--target-length", "1k")
 
 
 RUN = "train_length: 16\ndata: {text: x}\nsteps: 1\n"
@@ -202,10 +242,35 @@ def test_an_option_without_effect_is_refused(
 
 
 def test_a_run_folder_without_records_is_named(tmp_path: Path, refused: Refused) -> None:
-    assert "empty" in refused("report", tmp_path / "empty", "--out", tmp_path / "page.html")
+    assert "empty does not exist" in refused("report", tmp_path / "empty", "--out", tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
 def test_a_prompt_that_is_no_text_is_named(model_folder: Path, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "prompt").write_bytes(b"\xff\xfe\xfa")
-    assert "prompt" in refused("generate", model_folder, "--prompt", tmp_path / "prompt")
+    assert "prompt cannot be read as UTF-8 text" in refused("generate", model_folder, "--prompt", tmp_path / "prompt")
+
+
+def test_a_length_too_short_for_the_passkey_is_refused_before_anything_is_measured(
+    model_folder: Path, book: Path, tmp_path: Path, refused: Refused
+) -> None:
+    tasks = ["--text", book, "--tasks", "perplexity,passkey"]
+    assert "takes at least" in refused(*measure(model_folder, tmp_path / "run", *tasks))
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_not_numbers_are_refused_whatever_is_measured(
+    copied: Path, book: Path, tmp_path: Path, refused: Refused
+) -> None:
+    weights = load_file(copied / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    said = "holds weights that are no finite numbers (model.layers.1.mlp.up_proj.weight)"
+    assert said in refused(*measure(copied, tmp_path / "run", "--text", book))
+    assert said in refused("eval", copied, "--tasks", "passkey", "--lengths", "256", "--out", tmp_path / "run", "-q")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_demo_refuses_a_dtype(tmp_path: Path, refused: Refused) -> None:
+    assert "--dtype has no effect" in refused("demo", "--dtype", "bfloat16", "--out", tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
 
 from longspan.cli import app, main, methods
+from longspan.records import read_records
 
 Refused = Callable[..., str]
 COMMANDS = ["methods", "plan", "extend", "train", "eval", "compare", "report", "generate", "demo"]
@@ -59,12 +67,86 @@ def test_interrupting_ends_with_130_and_says_that_state_is_kept(
 ) -> None:
     failing(monkeypatch, KeyboardInterrupt())
     assert main(["methods"]) == 130
-    assert "kept" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "kept" in err
+
+
+def test_what_an_interrupted_command_says_is_its_one_line(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    failing(monkeypatch, KeyboardInterrupt("interrupted at step 3 of 9"))
+    assert refused("methods", code=130) == "longspan: error: interrupted at step 3 of 9\n"
+
+
+def test_ctrl_c_inside_an_import_is_acted_on_when_the_imports_are_done(
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, model_folder: Path
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    reached: list[str] = []
+
+    def importing(*_: object) -> int:
+        os.kill(os.getpid(), signal.SIGINT)  # is not to break what runs here
+        reached.append("the end of the imports")
+        return 0
+
+    monkeypatch.setattr("torch.manual_seed", importing)  # the first that `prepare` does
+    assert "interrupted" in refused("generate", model_folder, "--prompt", "x", code=130)
+    assert reached == ["the end of the imports"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_that_a_library_swallows_ends_the_command_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, model_folder: Path, tmp_path: Path
+) -> None:
+    def swallow(*_: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1.0)
+
+    monkeypatch.setattr("longspan.evaluate.check_finite", swallow)
+    options = ["--tasks", "passkey", "--lengths", "256", "--depths", "3", "--trials", "1", "--quiet"]
+    assert "interrupted" in refused("eval", model_folder, *options, "--out", tmp_path / "run", code=130)
+    assert len(read_records(tmp_path / "run")) == 2  # of one cell
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "longspan", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells by /proc how far a process is")
+@pytest.mark.parametrize("moment", ["libtorch", "records"])
+def test_ctrl_c_ends_a_real_process_with_130_and_one_line(model_folder: Path, tmp_path: Path, moment: str) -> None:
+    records = tmp_path / "run" / "records.jsonl"
+    options = ["--tasks", "passkey", "--lengths", "256,512,1k", "--trials", "200", "--quiet", "--out", tmp_path / "run"]
+    process = start("eval", model_folder, *options)
+
+    def reached() -> bool:
+        return records.exists() if moment == "records" else "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+    while not reached():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.startswith("longspan: error: interrupted")
+    assert err.count("\n") == 1
+    assert records.exists() == (moment == "records")
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     failing(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "somewhere"))
     assert "somewhere: No space left" in refused("methods")
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EFBIG, errno.ENAMETOOLONG, errno.EACCES]
+)
+def test_what_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch, refused: Refused, number: int) -> None:
+    failing(monkeypatch, OSError(number, os.strerror(number), "somewhere"))
+    assert f"somewhere: {os.strerror(number)}; " in refused("methods")
 
 
 def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:

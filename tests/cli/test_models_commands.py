@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from longspan.planner import SUGGESTIONS, doublings, format_bytes
+import longspan
+from longspan.planner import SUGGESTIONS, doublings, format_bytes, memory
 from longspan.registry import all_methods
 
 Done = Callable[..., str]
@@ -29,13 +30,35 @@ def test_plan_writes_nothing_and_says_what_would_change(model_folder: Path, done
     assert [row["length"] for row in result["memory"]] == [64, 128, 256, 512, 1024]
 
 
-def test_plan_counts_the_cache_that_a_forward_makes(model_folder: Path, done: Done, tmp_path: Path) -> None:
-    done("plan", model_folder, "--target-length", "128", "--json", tmp_path / "plan.json")
-    row = json.loads((tmp_path / "plan.json").read_text())["memory"][0]
+def cached(model: PreTrainedModel, length: int) -> int:
+    """Bytes of the keys and values after `length` tokens."""
+    with torch.no_grad():
+        layers = model(torch.zeros(1, length, dtype=torch.long)).past_key_values.layers
+    # storage of a slice counts in whole; what is kept for good is what a copy takes
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+
+@pytest.mark.parametrize(
+    "method", ["none", "yarn", "coca", "pope", "pope(phase=False)", "dynamic_ntk", "coca+dynamic_ntk", "alibi"]
+)
+def test_plan_counts_the_cache_that_a_forward_makes(
+    model_folder: Path, done: Done, tmp_path: Path, method: str
+) -> None:
+    options = ["--target-length", "128", "--method", method]
+    done("plan", model_folder, *options, "--json", tmp_path / "plan.json")
+    rows = json.loads((tmp_path / "plan.json").read_text())["memory"]
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    cache = model(torch.zeros(1, row["length"], dtype=torch.long)).past_key_values
-    assert row["cache"] == sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert row["weights"] == sum(parameter.nbytes for parameter in model.parameters())
+    assert rows[0]["weights"] == sum(parameter.nbytes for parameter in model.parameters())
+    longspan.extend(model, method, target_length=128)
+    assert {row["length"]: row["cache"] for row in rows} == {length: cached(model, length) for length in (64, 128)}
+
+
+def test_a_layer_that_slides_keeps_its_window_only() -> None:
+    from conftest import make_model
+
+    model = make_model("mistral", sliding_window=16)
+    for length in (8, 64):
+        assert memory(model.config, 0, length, "float32").cache == cached(model, length)
 
 
 def test_plan_reads_a_llama2c_checkpoint_and_a_model_saved_by_longspan(
@@ -72,8 +95,6 @@ def test_an_extended_model_loads_and_generates_as_it_was(model_folder: Path, don
     assert (result["original_length"], result["target_length"]) == (64, 256)
     assert result["methods"][0]["name"] == "yarn"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["extend.json", "out"]
-
-    import longspan
 
     model = AutoModelForCausalLM.from_pretrained(model_folder)
     longspan.extend(model, "yarn", target_length=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,10 +46,10 @@ def test_eval_goes_on_where_it_was_stopped(measured: list[object], done: Done, t
     whole = done(*measured, *lengths)
     path = tmp_path / "run" / "records.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:3]) + lines[3][:20])  # killed while the second cell was written
+    path.write_text("".join(lines[:4]) + lines[4][:20])  # killed while the second cell was written
     assert done(*measured, *lengths) == whole
     again = path.read_text().splitlines(keepends=True)
-    assert again[:3] == lines[:3]
+    assert again[:4] == lines[:4]
     assert values(again) == values(lines)
     assert done(*measured, *lengths) == whole
     assert path.read_text().splitlines(keepends=True) == again
@@ -63,7 +64,53 @@ def test_shorter_lengths_added_later_use_the_targets_of_the_first_call(
     done(*measured, "--lengths", "32,64,128", "--out", tmp_path / "fresh")
     fresh = {record.length: record.value for record in read_records(tmp_path / "fresh") if record.metric == "nll"}
     assert together == fresh
-    assert "matched_from" in refused(*measured, "--lengths", "256")
+    line = refused(*measured, "--lengths", "256")
+    assert "the longest of --lengths was 128 and matched targets start there, so 256 does not fit in" in line
+    assert "--variant all" in line
+
+
+def test_longer_lengths_can_be_added_where_all_tokens_are_targets(
+    measured: list[object], done: Done, tmp_path: Path
+) -> None:
+    for lengths in ("32", "64,128", "16"):
+        done(*measured, "--variant", "all", "--lengths", lengths)
+    lengths = {record.length for record in read_records(tmp_path / "run")}
+    assert lengths == {16, 32, 64, 128}
+
+
+def test_a_folder_says_by_which_settings_it_was_measured(measured: list[object], done: Done, tmp_path: Path) -> None:
+    passkeys = ["--tasks", "perplexity,passkey", "--trials", "1", "--depths", "2"]
+    done(*measured, *passkeys, "--lengths", "256,2k", "--dtype", "bfloat16")
+    settings = json.loads((tmp_path / "run" / "eval.json").read_text())
+    # a quarter of 256, and of 2048 no more than 512
+    assert {"stride at 256": 64, "stride at 2048": 512, "longest": 2048, "max_targets": 64}.items() <= settings.items()
+    assert {"attention": "sdpa", "dtype": "bfloat16", "decoding": "auto", "trials": 1}.items() <= settings.items()
+    assert None not in settings.values()
+
+
+def test_what_was_refused_leaves_the_folder_to_other_settings(
+    measured: list[object], done: Done, refused: Refused, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("too short")
+    assert "long enough" in refused(*measured, "--lengths", "64", "--text", short)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "eval.json").write_text('{"text": "another"}')  # killed before its first record
+    done(*measured, "--lengths", "64")
+    assert refused(*measured, "--lengths", "64", "--text", short)
+    settings = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert settings["text"] != "another"
+
+
+def test_bits_per_byte_are_those_of_the_scored_text(
+    measured: list[object], done: Done, book: Path, tmp_path: Path
+) -> None:
+    measured[measured.index("--max-targets") :] = ["--quiet"]
+    done(*measured, "--lengths", "64", "--variant", "all")
+    found = {record.metric: record for record in read_records(tmp_path / "run")}
+    assert list(found) == ["perplexity", "nll", "bits_per_byte"]
+    nats = found["nll"].value * found["nll"].n
+    assert found["bits_per_byte"].value == pytest.approx(nats / math.log(2) / len(book.read_bytes()))
 
 
 def test_numbers_of_two_protocols_are_kept_apart(
@@ -147,12 +194,13 @@ def test_compare_hands_the_file_and_the_options_on(
 def test_demo_runs_the_demo(monkeypatch: pytest.MonkeyPatch, done: Done, tmp_path: Path) -> None:
     seen: list[Any] = []
 
-    def run(out: Path, *, quiet: bool) -> Path:
+    def run(out: Path, *, quiet: bool, seed: int, device: str) -> Path:
         append_records(out / "records.jsonl", [])
-        seen.extend([out, quiet])
+        seen.extend([out, quiet, seed, device])
         return out / "report.html"
 
     monkeypatch.setattr("longspan.study.demo.run", run)
-    done("demo", "--out", tmp_path / "demo", "--quiet", "--json", tmp_path / "demo.json")
-    assert seen == [tmp_path / "demo", True]
+    options = ["--quiet", "--seed", "3", "--device", "cpu", "--json", tmp_path / "demo.json"]
+    done("demo", "--out", tmp_path / "demo", *options)
+    assert seen == [tmp_path / "demo", True, 3, "cpu"]
     assert json.loads((tmp_path / "demo.json").read_text())["records"] == []

@@ -67,6 +67,16 @@ def test_a_bad_jsonl_line_is_named_by_number(tmp_path: Path, line: str, said: st
     assert said in message
 
 
+def test_jsonl_is_read_line_by_line_and_a_bad_byte_is_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}\n{"text": "caf\xe9"}\n')
+    documents = read_documents(path)
+    assert [next(documents).text, next(documents).text] == ["one", "two"]  # before the bad line is met
+    with pytest.raises(DataError) as error:
+        next(documents)
+    assert "rows.jsonl, line 3: not UTF-8 text (byte 13 of the line)" in one_line(error)
+
+
 def test_missing_text_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         list(read_documents(tmp_path / "nowhere.txt"))

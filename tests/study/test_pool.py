@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from longspan.records import read_records
+from longspan.records import Record, read_records
 from longspan.study.config import StudyConfig
 from longspan.study.run import compare
 
@@ -50,7 +50,8 @@ def test_two_processes_give_what_one_gives(small: dict[str, Any], tmp_path: Path
         assert record.value == pytest.approx(other.value, rel=1e-4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_keep_their_state_and_end_with_the_study(
     small: dict[str, Any], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -67,6 +68,30 @@ def test_workers_keep_their_state_and_end_with_the_study(
     study.send_signal(number)
     assert study.wait(60) == (130 if number == signal.SIGINT else -number)
     _wait_for(lambda: all(list(state.glob("step-*")) for state in states))
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_to_the_same_numbers(small: dict[str, Any], tmp_path: Path) -> None:
+    small["run"] |= {"threads": 1, "steps": 300, "save_every": 20, "device": "cpu"}
+    settings, out = tmp_path / "study.yaml", tmp_path / "out"
+    settings.write_text(yaml.safe_dump(small))
+    paths = os.pathsep.join(path for path in sys.path if path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(settings), str(out)], env={**os.environ, "PYTHONPATH": paths}
+    )
+    _wait_for(lambda: list(out.glob("runs/*/state/step-*")), process)
+    process.kill()
+    process.wait()
+    assert not (out / "records.jsonl").exists()
+    study = StudyConfig.parse(small, "study")
+    resumed = read_records(compare(study, out, jobs=2, progress=False))
+    whole = read_records(compare(study, tmp_path / "whole", jobs=2, progress=False))
+
+    def values_of(records: list[Record]) -> list[tuple[Any, ...]]:
+        kept = [record for record in records if record.metric != "seconds"]
+        return [(r.model, r.method, r.task, r.metric, r.length, r.depth, r.value) for r in kept]
+
+    assert values_of(resumed) == values_of(whole)
 
 
 def _wait_for(condition: Any, process: subprocess.Popen[bytes] | None = None) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from longspan.errors import ConfigError, DataError, TrainingError
+from longspan.data.tokenizer import train_tokenizer
+from longspan.errors import ConfigError, DataError, LengthError, TrainingError
 from longspan.records import Record, read_records
 from longspan.study import measure
 from longspan.study.arm import ArmRun
 from longspan.study.config import StudyConfig
 from longspan.study.inputs import open_held_out, perplexity_documents
+from longspan.study.measure import Measurer
 from longspan.study.run import compare, read_study
 
 
@@ -52,6 +56,17 @@ def test_a_study_measures_every_cell_and_reports(study: StudyConfig, tmp_path: P
     assert "| coca | pi |" in table
     assert "<html" in (out / "report.html").read_text()
     assert read_study(out) == study
+    bits = by_place(records, "perplexity", "bits_per_byte")
+    assert set(bits) == set(found)
+    # this text is ASCII, and a token of it is one character or more
+    nll = by_place(records, "perplexity", "nll")
+    assert all(0 < (bits[place] or 0) < (nll[place] or 0) / math.log(2) for place in bits)
+    measuring = json.loads((out / "data.json").read_text())["measuring"]
+    # the default stride: a quarter of the window
+    settings = {"attention": "sdpa", "dtype": "float32", "stride": {"64": 16, "128": 32, "256": 64}}
+    assert set(measuring) == {"rope-0", "coca-0"}
+    assert settings.items() <= measuring["rope-0"].items()
+    assert measuring["coca-0"]["attention"] == "sdpa"
 
 
 def test_at_the_training_length_extensions_of_factor_1_are_equal(study: StudyConfig, tmp_path: Path) -> None:
@@ -117,11 +132,52 @@ def test_a_changed_setting_of_the_measuring_is_measured_anew(
     assert [length for _, _, length in measured] == [64, 128, 256]
 
 
-def test_a_run_with_other_settings_is_not_mixed_in(values: dict[str, Any], tmp_path: Path) -> None:
-    compare(StudyConfig.parse(values, "first"), tmp_path / "out", progress=False)
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_study_refuses_other_settings_of_its_runs_and_stays_as_it_is(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    out = compare(StudyConfig.parse(values, "first"), tmp_path / "out", progress=False)
+    before = contents(out)
     values["run"]["steps"] = 5
-    with pytest.raises(TrainingError, match=r"2 of 2 runs failed; rope-0: .*other settings \(steps\)"):
-        compare(StudyConfig.parse(values, "second"), tmp_path / "out", progress=False)
+    with pytest.raises(ConfigError, match=r"rope-0 holds a run with other settings \(steps\)"):
+        compare(StudyConfig.parse(values, "second"), out, progress=False)
+    assert contents(out) == before
+
+
+def test_runs_are_not_mixed_with_runs_on_another_text(values: dict[str, Any], tmp_path: Path) -> None:
+    study = StudyConfig.parse(values, "study")
+    out = compare(study, tmp_path / "out", progress=False)
+    before = (out / "data.json").read_bytes()
+    (tmp_path / "train" / "0.txt").write_text("other words " * 500)
+    with pytest.raises(DataError, match=r"the training text .* has changed since the study in .* began"):
+        compare(study, out, progress=False)
+    assert (out / "data.json").read_bytes() == before
+
+
+def test_a_model_with_another_tokenizer_than_the_held_out_text_is_not_measured(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    values["arms"] = {"rope": {"extensions": ["none"]}}
+    del values["extensions"]
+    study = StudyConfig.parse(values, "study")
+    out = compare(study, tmp_path / "out", progress=False)
+    checkpoint = ArmRun(study, out, "rope", 0).folder / "checkpoint"
+    train_tokenizer(["quite another text"], 270, tmp_path / "tokenizer")
+    shutil.copyfile(tmp_path / "tokenizer" / "tokenizer.json", checkpoint / "tokenizer.json")
+    with pytest.raises(DataError, match="another tokenizer than the held-out tokens"):
+        Measurer(study, "rope", 0, checkpoint, open_held_out(out), tmp_path / "cells")
+
+
+def test_a_passkey_longer_than_the_shortest_window_is_found_before_training(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    values["evaluate"]["passkey"] = {}
+    with pytest.raises(LengthError, match=r"a passkey prompt takes at least .* more than the length 64"):
+        compare(StudyConfig.parse(values, "study"), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 def test_one_failed_arm_leaves_the_others(values: dict[str, Any], tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_methods_are_kept_in_their_canonical_spelling() -> None:
         ({"model": {"rotary_pct": 0.5}}, "'rotary_pct' has no effect on llama"),
         ({"model": {"size": "2m"}}, "unknown size '2m': choose one of 1m, 3m"),
         ({"model": {"family": "mamba"}}, "'model.family'"),
+        ({"methods": "yarn+pi"}, "both fill the slot 'frequency'"),
         ({"methods": "yarm"}, "'methods': unknown method 'yarm'"),
         ({"steps": 10}, "set one of 'tokens' and 'steps'"),
         ({"tokens": None}, "set one of 'tokens' and 'steps'"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import longspan
@@ -102,6 +102,37 @@ def test_other_settings_in_the_same_folder_are_an_error_that_names_them(tmp_path
         train(run_config(), tmp_path, progress=False)
 
 
+def test_a_run_that_was_refused_can_be_corrected_in_the_same_folder(tmp_path: Path, run_config: Make) -> None:
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="holds no text"):
+        train(run_config(data={"text": str(tmp_path / "empty.txt"), "vocab_size": 300}), tmp_path, progress=False)
+    config = run_config(steps=1, methods="coca")
+    train(config, tmp_path, progress=False)
+    assert RunConfig.from_yaml(tmp_path / "run.yaml").to_json() == config.to_json()
+
+
+def test_a_run_that_is_done_is_not_taken_for_one_on_other_inputs(
+    tmp_path: Path, run_config: Make, data_folder: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text((data_folder / "text.txt").read_text(), encoding="utf-8")
+    config = run_config(steps=1, data={"text": str(text), "vocab_size": 300})
+    base = train(config, tmp_path / "base", progress=False)
+    tuned = run_config(steps=1, model={"from": str(base)}, data={"text": run_config().data.text})
+    train(tuned, tmp_path / "tuned", progress=False)
+
+    text.write_text("other " + text.read_text(), encoding="utf-8")
+    with pytest.raises(DataError, match=r"data\.text \(.*text\.txt\) has changed since the run in .*base began"):
+        train(config, tmp_path / "base", progress=False)
+    model = load_file(base / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in model.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"model\.from \(.*checkpoint\) has changed since the run in .*tuned began"):
+        train(tuned, tmp_path / "tuned", progress=False)
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        train(tuned, tmp_path / "tuned", progress=False)
+
+
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path, run_config: Make) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(ConfigError, match="another process is training in"):
         train(run_config(), tmp_path, progress=False)
@@ -129,6 +160,36 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     train(run_config(), tmp_path / "a", progress=False)
     train(run_config(), tmp_path / "b", progress=False)
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_loss_that_is_no_number_before_the_first_save_leaves_the_state_before_it(
+    tmp_path: Path, run_config: Make, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """At the first step there is nothing to keep, and the error does not say that there is."""
+    config = run_config(save_every=100, log_every=100, micro_batch_tokens=32)
+    compute_loss = trainer.RunTrainer.compute_loss
+    passes: list[int] = []
+
+    def poisoned(self: trainer.RunTrainer, *args: Any, **kwargs: Any) -> Any:
+        passes.append(self.state.global_step + 1)
+        loss = compute_loss(self, *args, **kwargs)
+        # the second forward pass of the step: the first has already added to loss and gradient
+        return loss * torch.nan if passes.count(step) == 2 else loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.RunTrainer, "compute_loss", poisoned)
+        with pytest.raises(TrainingError, match=f"became nan at step {step} of 6") as caught:
+            train(config, tmp_path / "a", progress=False)
+    if step == 1:
+        assert "no state was saved before" in str(caught.value)
+        assert state_names(tmp_path / "a") == []
+    else:
+        assert f"{tmp_path / 'a' / 'state' / 'step-000000003'} keeps the state after step 3" in str(caught.value)
+    train(config, tmp_path / "a", progress=False)
+    train(config, tmp_path / "b", progress=False)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
 def test_a_learning_rate_far_too_high_never_saves_weights_that_are_no_numbers(tmp_path: Path, run_config: Make) -> None:
@@ -167,7 +228,7 @@ def test_text_that_changed_since_the_run_began_is_an_error(
         with pytest.raises(RuntimeError, match="stop"):
             train(config, tmp_path / "run", progress=False)
     text.write_text("other " + text.read_text(), encoding="utf-8")
-    with pytest.raises(DataError, match="has changed since the run began"):
+    with pytest.raises(DataError, match=r"data\.text .* has changed since the run in .* began"):
         train(config, tmp_path / "run", progress=False)
 
 

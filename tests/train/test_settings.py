@@ -62,6 +62,11 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert "'name' is missing" in mistake(tmp_path, "length: 512")
 
 
+def test_an_unknown_key_is_named_before_a_missing_one_that_it_may_stand_for(tmp_path: Path) -> None:
+    line = mistake(tmp_path, "nmae: a")
+    assert "unknown key 'nmae'; did you mean 'name'? (and 1 more mistake)" in line
+
+
 @pytest.mark.parametrize("text", ["", "null", "# nothing"])
 def test_an_empty_file_lacks_its_required_key(tmp_path: Path, text: str) -> None:
     assert "'name' is missing" in mistake(tmp_path, text)

@@ -36,6 +36,10 @@ def run(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Passkey: prompts for each length and depth (10).")] = None,
     depths: Annotated[int | None, typer.Option(min=1, help="Passkey: steps from start to end (11).")] = None,
+    decoding: Annotated[
+        Literal["auto", "forced", "generate"] | None,
+        typer.Option(help="Passkey: greedy answers (auto, generate), or only those that begin with the key (forced)."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences at a time (by memory).")] = None,
     *,
     common: Common,
@@ -58,6 +62,7 @@ def run(
         max_targets=max_targets,
         trials=trials,
         depths=depths,
+        decoding=decoding,
         batch_size=batch_size,
         seed=common.seed or 0,
     )

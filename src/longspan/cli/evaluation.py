@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from longspan.cli.options import Common
-from longspan.errors import ConfigError, DataError
+from longspan.cli.run_folder import RunFolder
+from longspan.errors import ConfigError
 from longspan.lengths import format_length, parse_length, parse_lengths
 from longspan.records import Record
 
 TASKS = ("perplexity", "position", "passkey")
-PROTOCOL = "eval.json"
-"""What the numbers of a run folder have in common and records have no column for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +32,7 @@ class Settings:
     max_targets: int | None = None
     trials: int = 10
     depths: int = 11
+    decoding: Literal["auto", "forced", "generate"] = "auto"
     batch_size: int | None = None
 
     @classmethod
@@ -65,22 +64,13 @@ class Settings:
         """Tokens that `extend` aims at."""
         return self.target_length or max(self.lengths)
 
-    def protocol(self) -> dict[str, Any]:
-        """Settings that decide numbers and are no column of a record."""
-        kept: dict[str, Any] = {}
-        if "perplexity" in self.tasks:
-            kept |= {"stride": self.stride, "variant": self.variant, "max_targets": self.max_targets}
-        if "passkey" in self.tasks:
-            kept |= {"trials": self.trials, "depths": self.depths}
-        return kept
-
 
 def _refuse_useless(tasks: tuple[str, ...], given: dict[str, Any]) -> None:
     needs_text = [name for name in tasks if name != "passkey"]
     if needs_text and "text" not in given:
         raise ConfigError(f"--text is missing: {needs_text[0]} is measured on a text file or folder that you name")
     belongs = {"stride": "perplexity", "variant": "perplexity", "max_targets": "perplexity"}
-    belongs |= {"trials": "passkey", "depths": "passkey"}
+    belongs |= {"trials": "passkey", "depths": "passkey", "decoding": "passkey"}
     for key, task in belongs.items():
         if key in given and task not in tasks:
             raise ConfigError(f"--{key.replace('_', '-')} has no effect without the task {task}: leave it out")
@@ -106,35 +96,41 @@ class Evaluation:
         Raises:
             LongspanError: the model, the text or the run folder cannot be used.
         """
+        from longspan import evaluate, surgery
         from longspan.equation import fill_slots
         from longspan.models import load_tokenizer
-        from longspan.records import append_records, read_records
         from longspan.registry import parse_methods
         from longspan.surgery.families import family_of
 
         settings = self.settings
         fill_slots(parse_methods(settings.extend or "none"))  # a mistake here shall not wait for the model
         self.common.prepare()
+        folder = RunFolder(self.out)
         texts = self._texts()
         tokenizer = load_tokenizer(self.name)
+        if "passkey" in settings.tasks:
+            evaluate.check_passkey_lengths(tokenizer, settings.lengths)
         model = self.common.load_model(self.name)
         family_of(model)
         if settings.extend is not None:
             self._extend(model)
-        matched_from = self._keep_protocol(texts, str(model.dtype).removeprefix("torch."))
-        path = self.out / "records.jsonl"
-        measure = {
-            "batch_size": settings.batch_size,
-            "run": self.out.resolve().name,
-            "model_name": self.name,
-            "progress": not self.common.quiet,
-            "done": read_records(path) if path.exists() else [],
-            "on_records": functools.partial(append_records, path),
-        }
+        documents = _encode(tokenizer, texts)
+        protocols = {task: self._protocol(task, folder, model, texts, documents) for task in settings.tasks}
+        for protocol in protocols.values():
+            folder.check(protocol)
+        evaluate.check_finite(model, min(surgery.original_length(model), *settings.lengths))
+        folder.make()
         records = []
-        for task in settings.tasks:
-            more = {"matched_from": matched_from} if task == "perplexity" else {}
-            records += self._measure(task, model, tokenizer, texts, {**measure, **more})
+        for task, protocol in protocols.items():
+            measure = {
+                "batch_size": settings.batch_size,
+                "run": self.out.resolve().name,
+                "model_name": self.name,
+                "progress": not self.common.quiet,
+                "done": folder.records,
+                "on_records": functools.partial(folder.keep, protocol),
+            }
+            records += self._measure(task, model, tokenizer, documents, protocol, measure)
         return records
 
     def _texts(self) -> dict[str, str]:
@@ -156,40 +152,55 @@ class Evaluation:
             original_length=settings.original_length,
         )
 
-    def _keep_protocol(self, texts: dict[str, str], dtype: str) -> int | None:
-        """Make sure that the folder's numbers were measured as these will be, and write down how that is.
-
-        Returns:
-            Where the targets of `matched` perplexity begin: the folder's, unless these lengths reach further.
+    def _protocol(
+        self, task: str, folder: RunFolder, model: Any, texts: dict[str, str], documents: list[Any]
+    ) -> dict[str, Any]:
+        """Settings that decide the numbers of `task` and are no column of a record, each as it takes effect.
 
         Raises:
-            ConfigError: they were measured otherwise.
+            LengthError, DataError: lengths that contradict the stride, or no document that is long enough.
+            ConfigError: lengths that do not fit those measured before.
         """
-        from longspan.files import value_hash, write_json
+        from longspan.evaluate.windows import as_documents, long_enough, make_protocol
+        from longspan.files import value_hash
         from longspan.models import fingerprint
 
-        path = self.out / PROTOCOL
-        before = _read_protocol(path)
-        now = {**self.settings.protocol(), "dtype": dtype, f"content of {self.name}": fingerprint(self.name)}
-        if texts:
-            now["text"] = value_hash(texts)
-        if self.settings.extend is not None:
-            now[f"target_length of {self.settings.extend} on {self.name}"] = self.settings.reach
-        matched_from = None
-        if now.get("variant") == "matched":
-            longest = max(self.settings.lengths)
-            matched_from = now["matched_from"] = max(longest, before.get("matched_from", longest))
-        for key, value in now.items():
-            if key in before and before[key] != value:
-                raise ConfigError(
-                    f"{self.out} was measured with another {key} ({before[key]}, now {value}): "
-                    "numbers of two kinds do not belong in one folder, choose another --out"
-                )
-        write_json(path, {**before, **now})
-        return matched_from
+        settings = self.settings
+        dtype = str(model.dtype).removeprefix("torch.")
+        kept = {"dtype": dtype, "attention": model.config._attn_implementation}
+        kept[f"content of {self.name}"] = fingerprint(self.name)
+        if settings.extend is not None:
+            kept[f"target_length of {settings.extend} on {self.name}"] = settings.reach
+        if task == "passkey":
+            return kept | {
+                "trials": settings.trials,
+                "depths": settings.depths,
+                "decoding": settings.decoding,
+                "filler": "template",
+            }
+        kept["text"] = value_hash(texts)
+        documents = as_documents(documents, model.get_input_embeddings().weight.shape[0])
+        if task == "position":
+            return kept | {"position documents": len(long_enough(documents, max(settings.lengths) - 1))}
+        longest = folder.longest(settings.lengths, settings.variant)
+        windows = make_protocol(settings.lengths, settings.stride, settings.variant, longest, settings.max_targets)
+        return kept | {
+            "variant": settings.variant,
+            "longest": longest,
+            "perplexity documents": len(long_enough(documents, windows.shortest_document)),
+            "max_targets": settings.max_targets or "all",
+            "stride": settings.stride or "a quarter of the window, at most 512",
+            **{f"stride at {length}": windows.stride_at(length) for length in settings.lengths},
+        }
 
     def _measure(
-        self, task: str, model: Any, tokenizer: Any, texts: dict[str, str], measure: dict[str, Any]
+        self,
+        task: str,
+        model: Any,
+        tokenizer: Any,
+        documents: list[Any],
+        protocol: dict[str, Any],
+        measure: dict[str, Any],
     ) -> list[Record]:
         from longspan import evaluate
 
@@ -202,19 +213,22 @@ class Evaluation:
                 depths=settings.depths,
                 trials=settings.trials,
                 seed=settings.seed,
+                decoding=settings.decoding,
                 **measure,
             )
-        ids = _encode(tokenizer, texts)
         measure = {**measure, "bos_id": tokenizer.bos_token_id}
         if task == "position":
-            return evaluate.position_curve(model, ids, length=max(settings.lengths), **measure)
+            return evaluate.position_curve(model, documents, length=max(settings.lengths), **measure)
+        vocab_size = model.get_input_embeddings().weight.shape[0]
         return evaluate.perplexity(
             model,
-            ids,
+            documents,
             lengths=settings.lengths,
             stride=settings.stride,
             variant=settings.variant,
+            matched_from=protocol["longest"],
             max_targets=settings.max_targets,
+            token_bytes=evaluate.token_byte_counts(tokenizer, vocab_size),
             **measure,
         )
 
@@ -225,7 +239,9 @@ class Evaluation:
         tables = []
         for task in self.settings.tasks:
             mine = [record for record in records if record.task == task]
-            if task == "position":
+            if all(record.value is None for record in mine):
+                tables.append(f"{task}: no finite number at any length, so nothing to show\n")
+            elif task == "position":
                 length = format_length(max(self.settings.lengths))
                 tables.append(f"position: loss at {len(mine)} places of a window of {length}, in the records\n")
             else:
@@ -240,12 +256,3 @@ def _encode(tokenizer: Any, texts: dict[str, str]) -> list[Any]:
         torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False).input_ids, dtype=torch.long)
         for text in texts.values()
     ]
-
-
-def _read_protocol(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): remove it, or choose another --out") from error

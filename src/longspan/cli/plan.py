@@ -59,7 +59,9 @@ def run(
     _print_table(
         result["suggestions"], note="rules of thumb from the papers: measure yours with `longspan eval --extend`"
     )
-    _print_table(result["memory"], note=f"in {dtype}, one sequence, without activations; methods: {_spelled(plan.methods)}")
+    _print_table(
+        result["memory"], note=f"in {dtype}, one sequence, without activations; methods: {_spelled(plan.methods)}"
+    )
     common.write(result)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longspan.errors import DataError
+from longspan.data.passkey import LARGEST_KEY, PasskeyTemplate
+from longspan.errors import DataError, LengthError
 from longspan.evaluate.intervals import Z_95, normal_mean, wilson
 from longspan.evaluate.journal import Journal, OnRecords
 from longspan.evaluate.trials import Decoding, Filler, PasskeyTrial, passkey_trials
@@ -33,6 +34,22 @@ def depth_grid(depths: int | Sequence[float]) -> list[float]:
     if not grid or not all(0 <= depth <= 1 for depth in grid):
         raise DataError(f"depths {depths} cannot be used: give a number of steps, or depths between 0 and 1")
     return grid
+
+
+def check_passkey_lengths(tokenizer: PreTrainedTokenizerBase, lengths: Sequence[int]) -> None:
+    """Make sure that the shortest of `lengths` holds a passkey prompt and its answer.
+
+    Raises:
+        LengthError: it does not.
+    """
+    template = PasskeyTemplate(tokenizer)
+    needed = template.shortest(template.head, LARGEST_KEY)
+    for length in lengths:
+        if length < needed:
+            raise LengthError(
+                f"a passkey prompt takes at least {needed} tokens with this tokenizer, more than the length {length}: "
+                "choose greater lengths"
+            )
 
 
 def passkey(
@@ -90,6 +107,7 @@ def passkey(
         on_records=on_records,
     )
     grid = depth_grid(depths)
+    check_passkey_lengths(tokenizer, lengths)
 
     def measure(length: int, depth: float) -> list[Record]:
         outcomes = passkey_trials(

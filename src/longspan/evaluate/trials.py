@@ -76,7 +76,9 @@ def passkey_trials(
             for sample, answer in zip(samples, (choice for _, choices in forced for choice in choices), strict=True)
         ]
         open_ = [trial for trial, verdict in enumerate(verdicts) if verdict is None]
-        generated = dict(zip(open_, _generate(model, tokenizer, [samples[trial] for trial in open_], rows), strict=True))
+        generated = dict(
+            zip(open_, _generate(model, tokenizer, [samples[trial] for trial in open_], rows), strict=True)
+        )
     return [
         PasskeyTrial(length, depth, trial, sample.key, generated[trial] if verdict is None else verdict, loss)
         for trial, (sample, verdict, loss) in enumerate(zip(samples, verdicts, nll, strict=True))

@@ -127,6 +127,8 @@ def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
             raise CheckpointError(f"{folder} holds no vocabulary: put llama2.c's tokenizer.bin or tok512.bin there")
         return load_vocabulary(vocabulary)
     if path.is_dir():
+        if (path / "config.json").is_file():
+            _read_json(path / "config.json")  # which names the class of some tokenizers
         _check_tokenizer(path)
     else:
         _check_hub_name(name_or_folder)

@@ -39,14 +39,14 @@ CHECKPOINT = "checkpoint"
 def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
     """Train as `config` says in the folder `out`; returns `out/checkpoint`, a Hugging Face folder with tokenizer.
 
-    A run that is done is left as it is if it read the same text, tokenizer and model; one that was stopped or killed goes on from its last saved state to the same
-    weights as without the stop (same machine, same `threads`). Beside the checkpoint the folder gets `run.yaml`,
-    `plan.json`, `data.json` and `records.jsonl` (task `train`).
+    A run that is done is left as it is if text, tokenizer and model are still what it read; one that was stopped or
+    killed goes on from its last saved state to the same weights as without the stop (same machine, same `threads`).
+    Beside the checkpoint the folder gets `run.yaml`, `plan.json`, `data.json` and `records.jsonl` (task `train`).
 
     Raises:
         ConfigError: `out` holds a run with other settings, or is in use.
-        DataError, CheckpointError, MethodError: text, model or methods cannot be used, or the text, the tokenizer or the
-            model to train on has changed since the run began.
+        DataError, CheckpointError, MethodError: text, tokenizer, model or methods cannot be used, or one of the first
+            three has changed since the run began.
         TrainingError: the loss is not a number; the state before that step is kept.
         StorageError: the disk is full; the last good state is kept.
         KeyboardInterrupt: after Ctrl-C; the state is saved first.
@@ -197,9 +197,7 @@ def _keep_data(config: RunConfig, prepared: Prepared, out: Path, *, begun: bool)
     """Write `data.json`, or check that a run that goes on reads the tokens it began with."""
     path, summary = out / DATA_FILE, prepared.summary
     if begun and path.exists() and _read_data(path)["tokens_sha256"] != summary["tokens_sha256"]:
-        raise DataError(
-            f"the tokens of {out} are not those it began with: restore its text and tokenizer or begin anew"
-        )
+        raise DataError(f"the tokens of {out} are not those it began with: restore text and tokenizer or begin anew")
     write_json(path, {**summary, "inputs": input_hashes(config)})
 
 

@@ -1,0 +1,84 @@
+"""The folder of `longspan eval`: records, and beside them what they have in common and have no column for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from longspan.cli.interrupts import interrupts
+from longspan.errors import ConfigError, DataError
+from longspan.files import storage_errors, write_json
+from longspan.records import Record, append_records, read_records
+
+PROTOCOL_FILE = "eval.json"
+RECORDS_FILE = "records.jsonl"
+
+
+class RunFolder:
+    """Numbers of one kind: measured by one protocol, on one text, with one model under each name."""
+
+    def __init__(self, out: Path) -> None:
+        """Read what `out` holds, which may be nothing.
+
+        Raises:
+            DataError: a file of the folder cannot be read.
+        """
+        self.out = out
+        self.records = read_records(out / RECORDS_FILE) if (out / RECORDS_FILE).exists() else []
+        # without a record nothing has been measured by that protocol
+        self.protocol = _read_protocol(out / PROTOCOL_FILE) if self.records else {}
+
+    def longest(self, lengths: tuple[int, ...], variant: str) -> int:
+        """Longest window of the folder's perplexities, `lengths` included.
+
+        Raises:
+            ConfigError: `lengths` reach beyond the place where the targets of all windows begin.
+        """
+        before = self.protocol.get("longest", max(lengths))
+        if variant == "matched" and max(lengths) > before:
+            raise ConfigError(
+                f"{self.out}: the longest of --lengths was {before} and matched targets start there, so "
+                f"{max(lengths)} does not fit in: choose another --out, or --variant all in a new one"
+            )
+        return max(before, *lengths)
+
+    def check(self, protocol: dict[str, Any]) -> None:
+        """Make sure that the folder's numbers were measured as these will be.
+
+        Raises:
+            ConfigError: they were measured otherwise.
+        """
+        for key, value in protocol.items():
+            if key != "longest" and self.protocol.get(key, value) != value:
+                raise ConfigError(
+                    f"{self.out} was measured with another {key} ({self.protocol[key]}, now {value}): "
+                    "numbers of two kinds do not belong in one folder, choose another --out"
+                )
+
+    def make(self) -> None:
+        """Have the folder there, so that a place that cannot be used is found before anything is measured.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        with storage_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, protocol: dict[str, Any], records: list[Record]) -> None:
+        """Add `records`, which were measured by `protocol`."""
+        merged = {**self.protocol, **protocol}
+        if merged != self.protocol:
+            write_json(self.out / PROTOCOL_FILE, merged)
+            self.protocol = merged
+        append_records(self.out / RECORDS_FILE, records)
+        interrupts.check()
+
+
+def _read_protocol(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}): remove it, or choose another --out") from error
