@@ -67,3 +67,14 @@ def test_a_cell_that_misses_a_record_is_measured_again(tiny_model: Callable[[str
     assert written == []
     position_curve(model, ids, length=48, done=done[:-1], on_records=written.extend, **COLUMNS)
     assert len(written) == len(done)
+
+
+def test_a_null_is_measured_again(tiny_model: Callable[[str], PreTrainedModel]) -> None:
+    model, ids = tiny_model("llama"), torch.arange(60) + 3
+    sound = model.model.norm.weight.data.clone()
+    model.model.norm.weight.data.fill_(float("nan"))
+    done = perplexity(model, ids, lengths=[8], **COLUMNS)
+    assert [record.value for record in done] == [None, None]
+    model.model.norm.weight.data.copy_(sound)
+    again = perplexity(model, ids, lengths=[8], done=done, **COLUMNS)
+    assert all(record.value is not None for record in again)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from longspan.data.passkey import FILLER, KEY_SENTENCE, QUESTION, TASK, passkey_sample
+from longspan.data.passkey import FILLER, KEY_SENTENCE, QUESTION, TASK, PasskeyTemplate, passkey_sample
 from longspan.data.tokenizer import train_tokenizer
 from longspan.errors import DataError, LengthError
 from longspan.evaluate import passkey, passkey_trials, reach
@@ -50,6 +50,32 @@ class Copier(nn.Module):
             return next((n for n in range(end + 1) if seen[end - n] != seen[-1 - n]), end + 1)
 
         return seen[max(range(len(seen) - 1), key=lambda end: (matched(end), end)) + 1]
+
+
+class Chatterer(Copier):
+    """A copier that puts `preamble` between the question and its answer."""
+
+    question: list[int]
+    preamble: list[int]
+
+    def copy(self, seen: list[int]) -> int:
+        ends = [end for end in range(len(seen) + 1) if seen[:end][-len(self.question) :] == self.question]
+        if not ends:  # not yet asked
+            return super().copy(seen)
+        last = ends[-1]
+        said = seen[last : last + len(self.preamble)]
+        if len(said) < len(self.preamble) and said == self.preamble[: len(said)]:
+            return self.preamble[len(said)]
+        started = len(self.preamble) if said == self.preamble else 0
+        return super().copy(seen[:last] + seen[last + started :])
+
+
+def chatterer(tokenizer: PreTrainedTokenizerFast, preamble: str) -> PreTrainedModel:
+    model = fake(tokenizer)
+    model.model.__class__ = Chatterer
+    model.model.question = PasskeyTemplate(tokenizer).question(12345)[0]
+    model.model.preamble = tokenizer(preamble, add_special_tokens=False)["input_ids"]
+    return model
 
 
 def fake(tokenizer: PreTrainedTokenizerFast, *, sees: bool = True, spoiled: str = "") -> PreTrainedModel:
@@ -129,6 +155,32 @@ def test_forced_and_generated_answers_agree_and_are_right_for_keys_without_a_sev
     assert {trial.correct for trial in forced} == {True, False}
 
 
+def test_words_before_the_key_do_not_make_an_answer_wrong(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = chatterer(tokenizer, " is")
+    cell = {"length": 160, "depth": 0.3, "trials": 6, "seed": 2, "batch_size": 4}
+    assert all(trial.correct for trial in passkey_trials(model, tokenizer, **cell))
+    assert all(trial.correct for trial in passkey_trials(model, tokenizer, decoding="generate", **cell))
+    assert not any(trial.correct for trial in passkey_trials(model, tokenizer, decoding="forced", **cell))
+
+
+def test_ten_new_tokens_and_the_first_five_digits_count(tokenizer: PreTrainedTokenizerFast) -> None:
+    cell = {"length": 160, "depth": 0.3, "trials": 3, "seed": 2}
+    assert not any(trial.correct for trial in passkey_trials(chatterer(tokenizer, " is" * 6), tokenizer, **cell))
+    assert not any(trial.correct for trial in passkey_trials(chatterer(tokenizer, " 0"), tokenizer, **cell))
+
+
+def test_a_digit_that_contradicts_the_key_needs_no_generation(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fake(tokenizer, spoiled="7")
+    model.model.instead = tokenizer("0", add_special_tokens=False)["input_ids"][-1]
+    cell = {"length": 160, "depth": 0.3, "trials": 24, "seed": 2}
+    generated = passkey_trials(model, tokenizer, decoding="generate", **cell)
+    monkeypatch.setattr(model, "generate", None)
+    assert passkey_trials(model, tokenizer, **cell) == generated
+    assert {trial.correct for trial in generated} == {True, False}
+
+
 def test_merged_digits_are_generated_and_prompts_of_different_lengths_are_handled(
     merging_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
@@ -199,7 +251,7 @@ def test_a_resumed_grid_runs_missing_cells_only_and_gives_the_same_totals(tokeni
 def test_bad_settings_are_refused_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
     model = fake(tokenizer)
     with pytest.raises(LengthError, match="takes at least"):
-        passkey(model, tokenizer, lengths=[20], **COLUMNS)
+        passkey(model, tokenizer, lengths=[150, 20], on_trials=pytest.fail, **COLUMNS)
     with pytest.raises(DataError, match="depths"):
         passkey(model, tokenizer, lengths=[150], depths=[0.5, 1.5], **COLUMNS)
     with pytest.raises(DataError, match="depths"):

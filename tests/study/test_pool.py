@@ -72,7 +72,7 @@ def test_workers_keep_their_state_and_end_with_the_study(
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_numbers(small: dict[str, Any], tmp_path: Path) -> None:
-    small["run"] |= {"threads": 1, "steps": 300, "save_every": 20, "device": "cpu"}
+    small["run"] |= {"threads": 1, "steps": 100, "save_every": 10, "device": "cpu"}
     settings, out = tmp_path / "study.yaml", tmp_path / "out"
     settings.write_text(yaml.safe_dump(small))
     paths = os.pathsep.join(path for path in sys.path if path)
