@@ -64,10 +64,18 @@ def _curves(
 ) -> list[Curve]:
     curves = []
     for line, row in cells.items():
-        points = [
-            Point(x, cell.value, cell.low, cell.high, name, format_cell(cell, metric))
-            for x, (cell, name) in row.items()
-        ]
+        points = [_point(x, cell, name, metric) for x, (cell, name) in row.items()]
         visible = shown is None or line in shown
         curves.append(Curve(line.label, points, line.color, line.dash, line_data(results, line), visible))
     return curves
+
+
+def _point(x: float, cell: Cell, name: str, metric: str) -> Point:
+    """A point with its band: the spread of seeds, or the interval of an accuracy.
+
+    The interval of one model's loss over documents is left to the tables: documents differ far more than lines do, and
+    differ alike for all lines, so bands of it would only hide them.
+    """
+    banded = len(cell.seeds) > 1 or metric == "accuracy"
+    low, high = (cell.low, cell.high) if banded else (None, None)
+    return Point(x, cell.value, low, high, name, format_cell(cell, metric))

@@ -23,7 +23,7 @@ def write_picture(
     lines: Sequence[tuple[str, str]] | None = None,
     lengths: Sequence[int] | None = None,
 ) -> Path:
-    """Write the picture to `out` (.svg) and return it; bands are seeds' spread, or the interval of a single seed.
+    """Write the picture to `out` (.svg) and return it; bands are the spread of seeds, or an accuracy's interval.
 
     Args:
         records: of one study.

@@ -141,9 +141,9 @@ def spread_note(results: Results) -> str:
     counts = {len(cell.seeds) for row in rows for cell in row.values()}
     single, several = "the 95 % interval", "the lowest and highest seed around their mean"
     if counts == {1}:
-        return f"Bands and parentheses: {single}."
+        return f"Parentheses: {single}; bands are drawn for accuracies."
     if 1 in counts:
-        return f"Bands and parentheses: {several}; where there is one seed, {single}."
+        return f"Bands and parentheses: {several}; where there is one seed, parentheses: {single}."
     return f"Bands and parentheses: {several}."
 
 

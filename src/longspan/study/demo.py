@@ -78,7 +78,7 @@ def demo_study(out: Path, *, seed: int = 0, device: Device = "auto") -> StudyCon
                 "mixture": {"text": 0.25, "passkey": 0.75, "template_filler": 0.6},
             },
             "optimizer": {"learning_rate": 3e-3, "warmup": 0.05},
-            "tokens": 1_700_000,
+            "tokens": 1_900_000,
             "batch_tokens": 2048,
             "save_every": 100,
             "log_every": 10,
