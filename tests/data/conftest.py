@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,20 @@ def token_file(corpus: Path, tokenizer: PreTrainedTokenizerFast, tmp_path_factor
     return prepare_tokens(corpus, tokenizer, tmp_path_factory.mktemp("tokens"), progress=False)
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Writing more than 1,000 bytes to a file fails, as it does where no space is left."""
+@contextlib.contextmanager
+def _small_disk() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def small_disk() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Inside `with small_disk():` writing more than 1,000 bytes to a file fails, as where no space is left.
+
+    Not for a whole test: pytest itself may be writing to a file.
+    """
+    return _small_disk

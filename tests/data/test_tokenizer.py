@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,7 @@ def test_a_corrupt_tokenizer_is_said_in_one_line(
     shutil.rmtree(folder)
 
 
-@pytest.mark.usefixtures("small_disk")
-def test_a_full_disk_is_said_and_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot write"):
+def test_a_full_disk_is_said_and_leaves_no_folder(tmp_path: Path, small_disk: Callable) -> None:
+    with small_disk(), pytest.raises(StorageError, match="cannot write"):
         train_tokenizer([TEXT], 300, tmp_path / "tokenizer")
     assert not list(tmp_path.iterdir())

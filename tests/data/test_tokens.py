@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -126,8 +127,8 @@ def test_empty_text_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Pat
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(
-    source: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, small_disk: None
+    source: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, small_disk: Callable
 ) -> None:
-    with pytest.raises(StorageError, match="cannot write"):
+    with small_disk(), pytest.raises(StorageError, match="cannot write"):
         prepare(source, tokenizer, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
