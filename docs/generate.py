@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -48,6 +49,7 @@ def generate(root: Path) -> list[Path]:
         Path("README.md"),
     )
     longspan(["methods", "--markdown", str(root / methods), "--quiet"])
+    os.environ.setdefault("LONGSPAN_DATA", "data")  # the study file names it; nothing is read from there
     records = read_records(root / STUDY)
     shown = _shown(records)
     arms = list(dict.fromkeys(record.model for record in shown))
