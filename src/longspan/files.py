@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from longspan.errors import StorageError
+from filelock import FileLock, Timeout
+
+from longspan.errors import ConfigError, StorageError
 
 
 @contextlib.contextmanager
@@ -127,3 +129,24 @@ def file_hash(path: Path) -> str:
 def value_hash(value: Any) -> str:
     """A short, stable name (12 hexadecimal digits) for a value that JSON can write."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second process from working in `folder` meanwhile.
+
+    Raises:
+        ConfigError: one already does.
+        StorageError: the folder cannot be written.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(f"another process is at work in {folder}: wait for it or choose another place") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -134,7 +134,7 @@ def test_a_run_that_is_done_is_not_taken_for_one_on_other_inputs(
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path, run_config: Make) -> None:
-    with FileLock(tmp_path / ".lock"), pytest.raises(ConfigError, match="another process is training in"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(ConfigError, match="another process is at work in"):
         train(run_config(), tmp_path, progress=False)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 
 from longspan.errors import ConfigError, TrainingError
-from longspan.files import storage_errors, write_json, write_text
+from longspan.files import alone_in, write_json, write_text
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, write_report
 from longspan.report.table import table_note
@@ -48,7 +46,7 @@ def compare(config: StudyConfig, out: Path | str, *, jobs: int = 1, progress: bo
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}: it must be at least 1")
     out = Path(out)
-    with _alone_in(out):
+    with alone_in(out):
         config.check_runs("study")
         runs = arm_runs(config, out)
         for run in runs:
@@ -110,18 +108,3 @@ def _records_of(run: ArmRun) -> list[Record]:
         if record.task == "train"
     ]
     return [*training, *read_records(run.measured_file)]
-
-
-@contextlib.contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(f"another process is at work in {out}: wait for it or choose another place") from error
-    try:
-        yield
-    finally:
-        lock.release()

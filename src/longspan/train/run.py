@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -21,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from longspan import surgery
 from longspan.data.mixture import MixtureDataset
 from longspan.errors import ConfigError, DataError
-from longspan.files import storage_errors, write_json, write_text
+from longspan.files import alone_in, write_json, write_text
 from longspan.models import load_model, torch_device
 from longspan.records import append_records, read_records
 from longspan.registry import format_methods, methods_to_json, parse_methods
@@ -52,7 +51,7 @@ def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
         KeyboardInterrupt: after Ctrl-C; the state is saved first.
     """
     out = Path(out)
-    with _alone_in(out):
+    with alone_in(out):
         checkpoint = out / CHECKPOINT
         _check_begun(config, out)
         write_text(out / RUN_FILE, config.to_yaml())
@@ -225,22 +224,6 @@ def _last_state(config: RunConfig, out: Path) -> Path | None:
         ]
         write_text(records, "".join(json.dumps(asdict(record)) + "\n" for record in kept))
     return state
-
-
-@contextlib.contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Keep a second process from training in the same folder."""
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ConfigError(f"another process is training in {out}: wait for it or choose another place") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
