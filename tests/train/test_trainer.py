@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +101,21 @@ def test_warmup_rises_from_the_first_step_and_the_end_is_the_final_share(
     assert learning_rate_share(99, config) == pytest.approx(0.2, abs=1e-3)
     assert learning_rate_share(100, config) == pytest.approx(0.2)
     assert math.isfinite(learning_rate_share(0, run_config(steps=1, optimizer={"warmup": 1.0})))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a processor needs the C++ compiler g++")
+def test_compiled_training_equals_the_plain_one(tmp_path: Path, run_config: Callable[..., RunConfig]) -> None:
+    plain = train(run_config(steps=3), tmp_path / "plain").model
+    compiled = train(run_config(steps=3, compile=True), tmp_path / "compiled").model
+    assert all(layer._compiled_call_impl for layer in compiled.base_model.layers)
+    assert [name for name, _ in compiled.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    for found, expected in zip(compiled.parameters(), plain.parameters(), strict=True):
+        # AdamW's first steps are as long as the learning rate however small a gradient is, rounding included
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-4)
+
+
+def test_loader_processes_leave_the_result_as_it_is(tmp_path: Path, run_config: Callable[..., RunConfig]) -> None:
+    alone = train(run_config(steps=3), tmp_path / "alone").model
+    helped = train(run_config(steps=3, loader_workers=2), tmp_path / "helped").model
+    for found, expected in zip(helped.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)

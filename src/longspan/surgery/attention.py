@@ -168,6 +168,7 @@ def patched_attention(attention_class: type[nn.Module]) -> type[nn.Module]:
         name, lacks = attention_class.__name__, ", ".join(sorted(missing))
         raise FamilyError(f"{name} of this transformers version does not use {lacks}: it cannot be patched")
     scope = dict(original.__globals__)
+    del scope["__name__"]  # torch.compile would look every global up in the module of that name, ours among them
     scope["apply_rotary_pos_emb"] = apply_features
     scope["ALL_ATTENTION_FUNCTIONS"] = _Functions(scope["ALL_ATTENTION_FUNCTIONS"])
     copied = types.FunctionType(

@@ -149,9 +149,13 @@ class RunConfig(Settings):
     """Tokens in one forward pass; null takes the whole batch at once. Changes the result by rounding alone."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes in mixed precision; weights stay float32."""
+    compile: bool = False
+    """Compile each decoder layer with torch.compile; changes the result by rounding alone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(gt=0)] | None = None
     """Processor threads; null leaves torch's choice."""
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that make the windows; 0 makes them between the steps, which is too slow for a GPU."""
     save_every: Annotated[int, Field(gt=0)] = 500
     """Steps between two saved states."""
     log_every: Annotated[int, Field(gt=0)] = 20
@@ -229,7 +233,7 @@ class RunConfig(Settings):
         return self.model.from_ or f"{self.model.family}-{self.model.size}"
 
 
-FREE_TO_CHANGE = ("device", "threads", "save_every", "data.cache")
+FREE_TO_CHANGE = ("device", "threads", "loader_workers", "save_every", "data.cache")
 """Settings that do not decide the result: a run goes on although they were changed."""
 
 

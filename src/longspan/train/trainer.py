@@ -53,7 +53,7 @@ def training_arguments(config: RunConfig, out: Path, device: torch.device) -> Tr
         use_cpu=device.type == "cpu",
         seed=config.seed,
         train_sampling_strategy="sequential",
-        dataloader_num_workers=0,
+        dataloader_num_workers=config.loader_workers,
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
         logging_steps=config.log_every,
@@ -66,6 +66,12 @@ def training_arguments(config: RunConfig, out: Path, device: torch.device) -> Tr
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a second GPU would double the batch
     return arguments
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compile every decoder layer in place: they share one graph, which is made once instead of once a layer."""
+    for layer in model.base_model.layers:
+        layer.compile()
 
 
 class RunTrainer(Trainer):
@@ -98,6 +104,8 @@ class RunTrainer(Trainer):
         # the Trainer turns this off in the config, from where it would get into the saved model
         model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)
+        if config.compile:
+            compile_layers(model)
         exact = self.model_accepts_loss_kwargs and self._loss_shifts_labels
         assert exact, "the loss would be averaged per forward pass, not over the batch"
 

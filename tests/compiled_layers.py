@@ -1,0 +1,42 @@
+"""`python compiled_layers.py`: compile patched layers and print, for each family and method, how far the logits moved.
+
+A process of its own, since the shape checks that the tests put around every function cannot be compiled.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+import longspan as ls
+from conftest import FAMILIES, make_model
+from surgery_methods import GROWING, METHODS
+from tolerances import logit_distance
+
+BRIEFLY = ("rope", "coca")
+"""Enough for the families beside the first: what a method does is the same code in all."""
+
+
+def distance_of_compiled(family: str, methods: str) -> float:
+    """Distance between the logits of a patched model and those of its layers compiled whole.
+
+    Only the tracing is tried, with no compiler behind it, since it is the tracing that can fail on our side.
+    """
+    model = make_model(family)
+    ls.extend(model, methods, target_length=256)
+    ids = torch.randint(3, 128, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(ids, use_cache=False).logits
+        torch.compiler.reset()
+        for layer in model.base_model.layers:
+            layer.compile(fullgraph=True, backend="eager")
+        return logit_distance(model(ids, use_cache=False).logits, expected)
+
+
+if __name__ == "__main__":
+    # frequencies that follow the length share one table between layers, which is made outside the graph
+    fixed = [methods for methods in METHODS if methods not in GROWING]
+    pairs = [(FAMILIES[0], methods) for methods in fixed]
+    pairs += [(family, methods) for family in FAMILIES[1:] for methods in BRIEFLY]
+    print(json.dumps({f"{family} {methods}": distance_of_compiled(family, methods) for family, methods in pairs}))

@@ -1,0 +1,23 @@
+"""torch.compile takes a patched decoder layer whole: the copied forward is found with its globals, without a break."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tolerances import LOGITS
+
+
+def test_layers_of_every_method_and_family_are_one_graph() -> None:
+    script = Path(__file__).parents[1] / "compiled_layers.py"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    distances = json.loads(done.stdout)
+    assert len(distances) > 15
+    assert {name for name, distance in distances.items() if not distance < LOGITS} == set()
