@@ -81,7 +81,8 @@ def with_positions(key: Tensor, positions: Tensor) -> Tensor:
 def without_positions(key: Tensor) -> tuple[Tensor, Tensor]:
     """The inverse of `with_positions`."""
     digits = key[:, 0, :, -POSITION_COLUMNS:].long()
-    return key[..., :-POSITION_COLUMNS], (digits[..., 0] << 16) + (digits[..., 1] << 8) + digits[..., 2]
+    # a kernel that takes a mask wants rows that start on an even address
+    return key[..., :-POSITION_COLUMNS].contiguous(), (digits[..., 0] << 16) + (digits[..., 1] << 8) + digits[..., 2]
 
 
 def attend(
