@@ -18,7 +18,8 @@ from longspan.study.run import read_study, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = Path("results/books-256")
-SHOWN = ("plain", "dynamic_ntk(factor=4.0)")
+"""The study that the README shows."""
+SHOWN = ("plain", "ntk", "yarn(beta_fast=9.2)")
 """Extensions in the README's tables; the study's own table has them all."""
 
 
@@ -42,24 +43,28 @@ def main() -> int:
 
 def generate(root: Path) -> list[Path]:
     """Write all generated pages below `root`; their paths from there."""
-    methods, picture, table, readme = (
-        Path("docs/methods.md"),
-        STUDY / "picture.svg",
-        STUDY / "table.md",
-        Path("README.md"),
-    )
+    methods, readme = Path("docs/methods.md"), Path("README.md")
     longspan(["methods", "--markdown", str(root / methods), "--quiet"])
-    os.environ.setdefault("LONGSPAN_DATA", "data")  # the study file names it; nothing is read from there
+    os.environ.setdefault("LONGSPAN_DATA", "data")  # the study files name it; nothing is read from there
+    studies = sorted(path.parent.relative_to(root) for path in root.glob("results/*/study.yaml"))
+    pages = [page for study in studies for page in _study_pages(root, study)]
     records = read_records(root / STUDY)
     shown = _shown(records)
-    arms = list(dict.fromkeys(record.model for record in shown))
-    write_picture(shown, root / picture, lines=[(arm, "plain") for arm in arms])
-    (root / table).write_text(results_table(read_study(root / STUDY), records), encoding="utf-8")
     tables = {f"{STUDY.name}-{task}": markdown_table(shown, task=task) for task in ("perplexity", "passkey")}
     tables[f"{STUDY.name}-summary"] = "\n".join(f"- {sentence}" for sentence in sentences(Results(records)))
     tables["benchmarks"] = _costs(read_records(root / "results/benchmarks"))
     update_readme(root / readme, tables)
-    return [methods, picture, table, readme]
+    return [methods, *pages, readme]
+
+
+def _study_pages(root: Path, study: Path) -> list[Path]:
+    """Write the table of all numbers and the picture of the arms as trained."""
+    records = read_records(root / study)
+    table, picture = study / "table.md", study / "picture.svg"
+    (root / table).write_text(results_table(read_study(root / study), records), encoding="utf-8")
+    arms = list(dict.fromkeys(record.model for record in records))
+    write_picture(records, root / picture, lines=[(arm, "plain") for arm in arms])
+    return [table, picture]
 
 
 def _shown(records: list[Record]) -> list[Record]:

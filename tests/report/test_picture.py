@@ -10,6 +10,7 @@ import pytest
 from longspan.errors import ConfigError, DataError
 from longspan.records import Record
 from longspan.report.picture import write_picture
+from longspan.report.scales import length_axis
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -53,3 +54,9 @@ def test_unknown_lines_other_formats_and_nothing_to_draw_are_refused(study: list
         write_picture(study, tmp_path / "p.png")
     with pytest.raises(DataError, match="neither perplexity nor passkey"):
         write_picture([record for record in study if record.task == "train"], tmp_path / "p.svg")
+
+
+def test_a_length_close_to_a_rounder_one_gets_no_tick() -> None:
+    ticks = [tick for tick, _ in length_axis([256, 384, 512, 1024, 2048, 4096, 8192], "").ticks]
+    assert ticks == [256, 512, 1024, 2048, 4096, 8192]
+    assert [tick for tick, _ in length_axis([256, 384, 512], "").ticks] == [256, 384, 512]

@@ -29,7 +29,10 @@ class Axis:
 
 
 def length_axis(lengths: Iterable[int], title: str) -> Axis:
-    """Logarithmic in base 2, a tick at each length, or at powers of two if there are more than 9."""
+    """Logarithmic in base 2, a tick at each length, or at powers of two if there are more than 9.
+
+    A length that stands too near to a rounder one gets no tick: their labels would run into each other.
+    """
     known = sorted(set(lengths))
     low, high = known[0], known[-1]
     ticks = known
@@ -37,8 +40,15 @@ def length_axis(lengths: Iterable[int], title: str) -> Axis:
         first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
         step = max(1, math.ceil((last - first) / 8))
         ticks = [2**power for power in range(last, first - 1, -step)][::-1] or [low, high]
+    ticks = [tick for tick in ticks if not any(_crowds(other, tick, high / low) for other in ticks)]
     margin = (high / low) ** 0.02 if high > low else 2.0
     return Axis(low / margin, high * margin, tuple((t, format_length(t)) for t in ticks), title, "log")
+
+
+def _crowds(rounder: int, length: int, span: float) -> bool:
+    """Whether `rounder` has more factors of two than `length` and stands within a twelfth of the axis of it."""
+    near = abs(math.log(rounder / length)) < math.log(span) / 12
+    return near and (rounder & -rounder) > (length & -length)
 
 
 def log_axis(values: Iterable[float], title: str, *, widest: float = 100.0) -> Axis:
