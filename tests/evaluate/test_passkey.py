@@ -221,6 +221,20 @@ def test_prompts_depend_on_seed_length_depth_and_trial_only(tokenizer: PreTraine
     assert keys[9:] != [t.key for t in passkey_trials(model, tokenizer, length=180, depth=0.9, trials=3, seed=4)]
 
 
+def test_short_prompts_of_several_depths_share_a_forward(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows: list[int] = []
+    model = fake(tokenizer)
+    model.model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    options = {"lengths": [150], "depths": [0.2, 0.5, 0.9, 1.0, 0.2], "trials": 3, "progress": False, **COLUMNS}
+    together = passkey(model, tokenizer, batch_size=8, **options)
+    assert rows[0] == 6
+    alone = passkey(model, tokenizer, batch_size=1, **options)
+    strip = [replace(record, when="") for record in together]
+    assert strip == [replace(record, when="") for record in alone]
+
+
 def test_text_filler_is_another_stretch_for_each_trial(tokenizer: PreTrainedTokenizerFast) -> None:
     prompts: list[Tensor] = []
     model = fake(tokenizer)

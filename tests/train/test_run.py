@@ -93,6 +93,15 @@ def test_a_run_that_is_done_is_left_as_it_is(
     assert "already done" in capsys.readouterr().err
 
 
+def test_a_run_of_a_version_without_a_setting_is_still_the_same_run(tmp_path: Path, run_config: Make) -> None:
+    checkpoint = train(run_config(), tmp_path, progress=False)
+    path = tmp_path / "run.yaml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("compile:")))
+    assert train(run_config(), tmp_path, progress=False) == checkpoint
+    with pytest.raises(ConfigError, match="compile"):
+        train(run_config(compile=True), tmp_path, progress=False)
+
+
 def test_other_settings_in_the_same_folder_are_an_error_that_names_them(tmp_path: Path, run_config: Make) -> None:
     train(run_config(), tmp_path, progress=False)
     with pytest.raises(ConfigError, match=r"other settings \(seed, optimizer.learning_rate\)"):

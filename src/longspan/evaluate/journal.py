@@ -96,11 +96,15 @@ class Journal:
         self, metrics: Sequence[str], length: int, depth: float | None, measure: Callable[[], list[Record]]
     ) -> list[Record]:
         """Records of one cell, one a metric: found in `done`, else measured now and handed on."""
-        return self.cells([{"metric": metric, "length": length, "depth": depth} for metric in metrics], measure)
+        return self.cells(_columns(metrics, length, depth), measure)
+
+    def found(self, metrics: Sequence[str], length: int, depth: float | None) -> bool:
+        """Whether `cell` would find these records and not measure."""
+        return all(key in self._done for key in self._keys(_columns(metrics, length, depth)))
 
     def cells(self, wanted: Sequence[dict[str, Any]], measure: Callable[[], list[Record]]) -> list[Record]:
         """Records that are measured together, each named by metric, length and depth: found, or measured now."""
-        keys = [_key(Record(value=None, **{**self.columns, **columns})) for columns in wanted]
+        keys = self._keys(wanted)
         if all(key in self._done for key in keys):
             records = [self._done[key] for key in keys]
         else:
@@ -110,3 +114,10 @@ class Journal:
                 self._on_records(records)
         self.records += records
         return records
+
+    def _keys(self, wanted: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        return [_key(Record(value=None, **{**self.columns, **columns})) for columns in wanted]
+
+
+def _columns(metrics: Sequence[str], length: int, depth: float | None) -> list[dict[str, Any]]:
+    return [{"metric": metric, "length": length, "depth": depth} for metric in metrics]

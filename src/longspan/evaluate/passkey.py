@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longspan.data.passkey import LARGEST_KEY, PasskeyTemplate
 from longspan.errors import DataError, LengthError
+from longspan.evaluate.forward import rows_per_batch
 from longspan.evaluate.intervals import Z_95, normal_mean, wilson
 from longspan.evaluate.journal import Journal, OnRecords
 from longspan.evaluate.trials import Decoding, Filler, PasskeyTrial, passkey_trials
@@ -109,18 +110,25 @@ def passkey(
     grid = depth_grid(depths)
     check_passkey_lengths(tokenizer, lengths)
 
-    def measure(length: int, depth: float) -> list[Record]:
-        outcomes = passkey_trials(
-            model,
-            tokenizer,
-            length=length,
-            depth=depth,
-            trials=trials,
-            seed=seed,
-            filler=filler,
-            decoding=decoding,
-            batch_size=batch_size,
-        )
+    outcomes_at: dict[tuple[int, float], list[PasskeyTrial]] = {}
+
+    def measure(length: int, depth: float, group: Sequence[float]) -> list[Record]:
+        if (length, depth) not in outcomes_at:  # the first of its group that is not found
+            missing = [other for other in dict.fromkeys(group) if not journal.found(_METRICS, length, other)]
+            measured = passkey_trials(
+                model,
+                tokenizer,
+                length=length,
+                depth=missing,
+                trials=trials,
+                seed=seed,
+                filler=filler,
+                decoding=decoding,
+                batch_size=batch_size,
+            )
+            for trial in measured:
+                outcomes_at.setdefault((length, trial.depth), []).append(trial)
+        outcomes = outcomes_at.pop((length, depth))
         if on_trials is not None:
             on_trials(outcomes)
         return _cell(journal, outcomes)
@@ -129,9 +137,14 @@ def passkey(
         for length in lengths:
             bar.set_description(f"passkey {format_length(length)}")
             cells = []
-            for depth in grid:
-                cells.append(journal.cell(_METRICS, length, depth, functools.partial(measure, length, depth)))
-                bar.update()
+            # short prompts of several depths fill one batch
+            together = max(1, rows_per_batch(model, length, batch_size) // max(1, trials))
+            for start in range(0, len(grid), together):
+                group = grid[start : start + together]
+                for depth in group:
+                    found = journal.cell(_METRICS, length, depth, functools.partial(measure, length, depth, group))
+                    cells.append(found)
+                    bar.update()
             journal.cell(_METRICS, length, None, functools.partial(_whole, journal, length, cells))
     return journal.records
 

@@ -1,4 +1,4 @@
-"""Passkey trials: prompts of one cell, the answers of a model, and whether they are right.
+"""Passkey trials: prompts of a length, the answers of a model, and whether they are right.
 
 A trial is right if the first five digits of the greedy answer (at most 10 new tokens) are the key. Three ways to tell:
 
@@ -53,35 +53,38 @@ def passkey_trials(
     tokenizer: PreTrainedTokenizerBase,
     *,
     length: int,
-    depth: float,
+    depth: float | Sequence[float],
     trials: int,
     seed: int = 0,
     filler: Filler = "template",
     decoding: Decoding = "auto",
     batch_size: int | None = None,
 ) -> list[PasskeyTrial]:
-    """The trials of one cell, in order; arguments and errors as in `longspan.evaluate.passkey`."""
+    """The trials of one depth, in order, or of several, depth after depth; they share batches.
+
+    Arguments and errors as in `longspan.evaluate.passkey`.
+    """
     if trials < 1:
         raise DataError(f"trials is {trials}: it must be at least 1")
     template = PasskeyTemplate(tokenizer)
-    samples = [_sample(template, length, depth, seed, trial, filler) for trial in range(trials)]
+    depths = [depth] if isinstance(depth, int | float) else depth
+    places = [(depth, trial) for depth in depths for trial in range(trials)]
+    samples = [_sample(template, length, depth, seed, trial, filler) for depth, trial in places]
     if decoding == "forced" and not all(_digits_are_tokens(tokenizer, sample) for sample in samples):
         raise DataError("this tokenizer merges digits, so forced decoding is not exact: use decoding='auto'")
     rows = rows_per_batch(model, length, batch_size)
     with evaluating(model):
-        forced = [_force(model, samples[start : start + rows]) for start in range(0, trials, rows)]
+        forced = [_force(model, samples[start : start + rows]) for start in range(0, len(samples), rows)]
         nll = [loss for losses, _ in forced for loss in losses]
         verdicts = [
             None if decoding == "generate" else _verdict(tokenizer, sample, answer, decoding)
             for sample, answer in zip(samples, (choice for _, choices in forced for choice in choices), strict=True)
         ]
-        open_ = [trial for trial, verdict in enumerate(verdicts) if verdict is None]
-        generated = dict(
-            zip(open_, _generate(model, tokenizer, [samples[trial] for trial in open_], rows), strict=True)
-        )
+        open_ = [sample for sample, verdict in zip(samples, verdicts, strict=True) if verdict is None]
+        generated = iter(_generate(model, tokenizer, open_, rows))
     return [
-        PasskeyTrial(length, depth, trial, sample.key, generated[trial] if verdict is None else verdict, loss)
-        for trial, (sample, verdict, loss) in enumerate(zip(samples, verdicts, nll, strict=True))
+        PasskeyTrial(length, depth, trial, sample.key, next(generated) if verdict is None else verdict, loss)
+        for (depth, trial), sample, verdict, loss in zip(places, samples, verdicts, nll, strict=True)
     ]
 
 

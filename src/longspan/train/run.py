@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -168,13 +169,21 @@ def check_settings(config: RunConfig, out: Path) -> None:
         return
     try:
         old = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = changed_keys(old, config.to_json())
+        changed = changed_keys(_with_new_settings(old), config.to_json())
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged: remove {out} or choose another place for the run") from error
     if changed:
         raise ConfigError(
             f"{out} holds a run with other settings ({', '.join(changed)}): choose another place or remove it"
         )
+
+
+def _with_new_settings(old: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run as an earlier version wrote them; those that it did not have stand at their defaults."""
+    try:
+        return RunConfig.model_validate(old).to_json()
+    except ValidationError:
+        return old
 
 
 def _check_begun(config: RunConfig, out: Path) -> None:
