@@ -34,6 +34,15 @@ def test_an_arm_with_its_own_extensions_has_only_those(study: StudyConfig) -> No
     assert {cell.extension for cell in plan_cells(study, "coca")} == {"none", "pi"}
 
 
+def test_the_loss_by_position_can_be_left_to_the_arms_as_trained(study: StudyConfig) -> None:
+    values = study.to_json()
+    values["evaluate"]["position"]["extensions"] = False
+    few = plan_cells(StudyConfig.model_validate(values), "rope")
+    assert {cell.extension for cell in few if cell.task == "position"} == {"none"}
+    assert {cell.extension for cell in plan_cells(study, "rope") if cell.task == "position"} > {"none"}
+    assert [c for c in few if c.task != "position"] == [c for c in plan_cells(study, "rope") if c.task != "position"]
+
+
 def test_methods_of_arm_and_extension_are_spelled_together(study: StudyConfig) -> None:
     assert methods_in_force(study.arms["rope"], "none") == "rope"
     assert methods_in_force(study.arms["rope"], "yarn") == "yarn"

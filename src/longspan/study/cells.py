@@ -42,10 +42,12 @@ def plan_cells(study: StudyConfig, arm: str) -> list[Cell]:
     cells = []
     extensions = study.extensions_of(arm)
     original_length = study.run_config(arm).train_length
+    position = study.evaluate.position
     for task, lengths in study.lengths_by_task().items():
+        under = ["none"] if task == "position" and position is not None and not position.extensions else extensions
         for length in lengths:
-            plain = [name for name in extensions if changes_nothing(name, original_length, length)]
-            for extension in extensions:
+            plain = [name for name in under if changes_nothing(name, original_length, length)]
+            for extension in under:
                 same_as = plain[0] if extension in plain else extension
                 cells.append(
                     Cell(

@@ -45,6 +45,8 @@ class PositionSettings(Settings):
     length: Length | None = None
     """Tokens of the window; null is the longest of the study."""
     documents: Count = 4
+    extensions: bool = True
+    """Measure it under every extension; false: only of the arms as they were trained (one number a token adds up)."""
 
 
 class PasskeySettings(Settings):

@@ -99,6 +99,8 @@ class Measurer:
         settings = group.model_dump(mode="json")
         if cell.task == "perplexity":
             settings["matched_from"] = self.study.lengths[-1]
+        if cell.task == "position":
+            del settings["extensions"]
         if cell.task == "passkey":
             settings["trials"] = group.trials_at(cell.length)
             del settings["gate"], settings["max_length"]
