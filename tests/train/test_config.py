@@ -105,3 +105,8 @@ def test_only_settings_that_decide_the_result_count_as_changed(run_config: Calla
     new = run_config(seed=1, optimizer={"learning_rate": 0.5}, save_every=9, threads=2).to_json()
     assert changed_keys(old, new) == ["seed", "optimizer.learning_rate"]
     assert changed_keys(old, {**old, "unheard": 1}) == ["unheard"]
+
+
+@pytest.mark.parametrize("recipe", sorted(Path(__file__).parents[2].glob("recipes/*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_can_be_read(recipe: Path) -> None:
+    assert RunConfig.from_yaml(recipe).total_steps > 0

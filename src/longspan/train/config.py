@@ -139,6 +139,11 @@ class RunConfig(Settings):
     target_length: Length | None = None
     """Fine-tuning: the window that the methods extend the model to."""
     data: DataSettings
+    trainable: dict[Share, Annotated[list[str], Field(min_length=1)]] | None = None
+    """Parts that learn, by the share of the run from which they do: `{0: [k_proj], 0.3: ['*']}`; null: all, always.
+
+    A part is a module or parameter name (`k_proj`, `*norm*`, `embed_tokens`); the others stay as they are.
+    """
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.model_validate({}))
     tokens: Length | None = None
     """Tokens to train on; or give `steps`."""
@@ -197,6 +202,8 @@ class RunConfig(Settings):
             raise ValueError(f"'tokens' {self.tokens} is less than one step of 'batch_tokens' {self.batch_tokens}")
         if self.data.vocab_size is not None and (self.data.tokenizer or self.model.from_):
             raise ValueError("'data.vocab_size' has no effect when the tokenizer is given; leave it out")
+        if self.trainable is not None and 0 not in self.trainable:
+            raise ValueError("'trainable' does not say what learns at first: give the share 0")
         if self.target_length is not None:
             self._check_target(self.target_length)
         return self

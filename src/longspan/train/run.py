@@ -30,6 +30,7 @@ from longspan.train.callbacks import Interruption, LossRecords, ProgressBar, tra
 from longspan.train.config import RunConfig, changed_keys
 from longspan.train.prepare import Prepared, input_hashes, prepare
 from longspan.train.sizes import build_plain_model, install_methods
+from longspan.train.stages import Stages
 from longspan.train.trainer import STATE_FOLDER, RunTrainer
 
 RUN_FILE, PLAN_FILE, DATA_FILE, RECORDS_FILE = "run.yaml", "plan.json", "data.json", "records.jsonl"
@@ -87,7 +88,7 @@ def _train(config: RunConfig, out: Path, progress: bool) -> None:
     )
     method = format_methods(surgery.current_methods(model))
     bar, interruption = ProgressBar(config, shown=progress), Interruption()
-    callbacks = [bar, LossRecords(config, method, out / RECORDS_FILE), interruption]
+    callbacks = [bar, LossRecords(config, method, out / RECORDS_FILE), interruption, Stages(config, model)]
     trainer = RunTrainer(config=config, model=model, dataset=dataset, out=out, device=device, callbacks=callbacks)
     with contextlib.closing(bar), interruption:
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
