@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.cache import cache_costs
 from benchmarks.coca_cost import model_costs, released_costs
 from longspan.files import write_text
 from longspan.records import Record, hardware, read_records
@@ -19,6 +20,7 @@ SUITES: dict[str, Callable[[float], Iterator[Record]]] = {
     "train-step": functools.partial(model_costs, "train-step"),
     "prefill": functools.partial(model_costs, "prefill"),
     "released": torch.no_grad()(released_costs),
+    "cache": cache_costs,
 }
 
 

@@ -14,21 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedModel
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
 VOCAB_SIZE = 128
 TRAIN_LENGTH = 64
 
@@ -43,13 +30,45 @@ _COMMON = {
     "eos_token_id": 2,
 }
 _GROUPED = {**_COMMON, "num_key_value_heads": 2}
-_CLASSES = {
-    "llama": (LlamaForCausalLM, LlamaConfig, _GROUPED),
-    "mistral": (MistralForCausalLM, MistralConfig, {**_GROUPED, "head_dim": 8, "sliding_window": None}),
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config, _GROUPED),
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {**_GROUPED, "head_dim": 8}),
-    "gpt_neox": (GPTNeoXForCausalLM, GPTNeoXConfig, {**_COMMON, "rotary_pct": 0.5}),
+_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+_NESTED = {"sliding_attention": {**_PLAIN, "rope_theta": 1000.0}, "full_attention": _PLAIN}
+_CONFIGS: dict[str, dict[str, object]] = {
+    "llama": _GROUPED,
+    "mistral": {**_GROUPED, "head_dim": 8, "sliding_window": None},
+    "mixtral": {**_GROUPED, **_EXPERTS, "head_dim": 8},
+    "qwen2": _GROUPED,
+    "qwen3": {**_GROUPED, "head_dim": 8},
+    "qwen3_moe": {**_GROUPED, **_EXPERTS, "head_dim": 8, "moe_intermediate_size": 32},
+    "gemma2": {**_GROUPED, "head_dim": 8, "query_pre_attn_scalar": 16, "sliding_window": 24, "pad_token_id": 0},
+    "gemma3_text": {
+        **_GROUPED,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 24,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": _NESTED,
+        "pad_token_id": 0,
+    },
+    "phi3": {**_GROUPED, "original_max_position_embeddings": TRAIN_LENGTH, "pad_token_id": 0},
+    "gpt_neox": {**_COMMON, "rotary_pct": 0.5},
+    "stablelm": {**_GROUPED, "partial_rotary_factor": 0.5, "qk_layernorm": True},
+    "olmo2": {**_GROUPED, "pad_token_id": 0},
+    "granite": {**_GROUPED, "attention_multiplier": 0.25, "logits_scaling": 4.0},
+    "cohere": {**_GROUPED, "use_qk_norm": True, "pad_token_id": 0, "rope_parameters": _PLAIN},
+    "gptj": {
+        "vocab_size": VOCAB_SIZE,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": TRAIN_LENGTH,
+        "rotary_dim": 4,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
 }
+FAMILIES = tuple(_CONFIGS)
+"""Model types, one for each supported family."""
 
 
 def make_model(family: str, *, seed: int = 0, spread: float = 0.2, **settings: object) -> PreTrainedModel:
@@ -57,14 +76,23 @@ def make_model(family: str, *, seed: int = 0, spread: float = 0.2, **settings: o
 
     Weights are drawn wider than usual, so that attention is far from uniform and a wrong position shows.
     """
-    model_class, config_class, common = _CLASSES[family]
+    from longspan.surgery.families import FAMILIES as ROWS
+
+    row = ROWS[family]
+    config = row.config_class(**copy.deepcopy({**_CONFIGS[family], **settings}))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = model_class(config_class(**{**common, **settings}))
+        model = row.model_class(config)
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=spread)
     return model.float().eval()
+
+
+def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The decoder layers; GPT-J has an older name for them."""
+    decoder = model.base_model
+    return decoder.h if hasattr(decoder, "h") else decoder.layers
 
 
 @pytest.fixture(scope="session", autouse=True)

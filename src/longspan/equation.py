@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
@@ -119,6 +119,13 @@ class Frequency(Method):
         """Whether these settings make omega follow the current length."""
         return self.follows_length
 
+    def plain_until(self) -> int:
+        """The first position that turns by `frequency`; those below it turn as plain RoPE turns them.
+
+        Above 0, scores depend on absolute positions.
+        """
+        return 0
+
 
 class Scale(Method):
     """Slot tau: a factor on all logits of a query."""
@@ -175,6 +182,13 @@ class Feature(Method):
 SLOTS: dict[str, type[Method]] = {"feature": Feature, "frequency": Frequency, "scale": Scale, "bias": Bias}
 
 
+class Start(NamedTuple):
+    """The first positions of a sequence, where a method lets pairs turn at a speed of their own."""
+
+    tokens: int
+    omega: Float64[Tensor, " F"]
+
+
 @dataclass(frozen=True, slots=True)
 class Slots:
     """The methods in force, each in its place; None is what plain RoPE has there."""
@@ -192,6 +206,11 @@ class Slots:
         """Frequencies in force."""
         window = replace(window, rotary_dim=self.rotary_dim(window.rotary_dim))
         return window.omega if self.frequency is None else self.frequency.frequency(window)
+
+    def start(self, window: Window) -> Start | None:
+        """The positions that keep RoPE's own frequencies; None where all turn by `omega`."""
+        tokens = 0 if self.frequency is None else self.frequency.plain_until()
+        return Start(tokens, Slots(feature=self.feature).omega(window)) if tokens else None
 
     def follows_length(self) -> bool:
         """Whether the frequencies change while the sequence grows."""
@@ -229,13 +248,18 @@ def join_pairs(first: Tensor, second: Tensor, layout: Layout) -> Tensor:
     return torch.stack((first, second), dim=-1).flatten(-2)
 
 
-def rotation_tables(omega: Tensor, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotation_tables(
+    omega: Tensor, positions: Tensor, dtype: torch.dtype, start: Start | None = None
+) -> tuple[Tensor, Tensor]:
     """cos and sin of the angles, `... T F`, for omega `F` or `B F` and positions `... T`.
 
     Angles are made in float64 and cast once: bf16 counts exactly only to 256, and float32 angles are off by 0.02 rad
     at a million tokens.
     """
-    angles = positions[..., None].double() * omega.unsqueeze(-2)
+    speed = omega.unsqueeze(-2)
+    if start is not None:
+        speed = torch.where((positions < start.tokens)[..., None], start.omega.to(omega.device), speed)
+    angles = positions[..., None].double() * speed
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 

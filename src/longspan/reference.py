@@ -16,6 +16,7 @@ from longspan.equation import (
     Layout,
     Method,
     Slots,
+    Start,
     Window,
     check_shapes,
     check_window,
@@ -60,15 +61,17 @@ def reference_attention(
     layout: Layout = "half" if window is None else window.layout
     pairs = slots.rotary_dim(rotary_dim) // 2
     omega = torch.zeros(pairs, dtype=torch.float64) if window is None else slots.omega(window)
+    start = None if window is None else slots.start(window)
     parameters = initial_parameters(slots, key_heads, rotary_dim) if parameters is None else parameters
     q, k, v = q.double(), k.double(), v.double()
     output = q.new_zeros(batch, heads, queries, v.shape[-1])
     for b in range(batch):
+        query_angles, key_angles = (_angles(p[b], omega, start) for p in (query_positions, key_positions))
         for h in range(heads):
             g = h * key_heads // heads
             mine = {name: value[g : g + 1].double() for name, value in parameters.items()}
-            query = _literal_query(q[b, h], slots, query_positions[b], omega, rotary_dim, layout)
-            key = _literal_key(k[b, g], slots, key_positions[b], omega, rotary_dim, layout, mine)
+            query = _literal_query(q[b, h], slots, query_angles, rotary_dim, layout)
+            key = _literal_key(k[b, g], slots, key_angles, rotary_dim, layout, mine)
             logits = query @ key.T / math.sqrt(head_dim)
             if slots.scale is not None and window is not None:
                 logits = logits * slots.scale.scale(window, query_positions[b])[:, None]
@@ -85,33 +88,33 @@ def reference_attention(
     return output
 
 
-def _turn(x: Tensor, positions: Tensor, omega: Tensor, layout: Layout) -> Tensor:
+def _angles(positions: Tensor, omega: Tensor, start: Start | None) -> Tensor:
+    """How far each pair has turned at each position, `T F`."""
+    speed = omega.repeat(len(positions), 1)
+    if start is not None:
+        speed[positions < start.tokens] = start.omega
+    return positions[:, None].double() * speed
+
+
+def _turn(x: Tensor, angles: Tensor, layout: Layout) -> Tensor:
     """R(p, omega) as multiplication by e^{i p omega}: another road than `rotate_pairs`, for the reference only."""
-    first, second = (x, torch.zeros_like(x)) if x.shape[-1] == omega.shape[-1] else split_pairs(x, layout)
-    turned = torch.complex(first, second) * torch.exp(1j * positions[:, None].double() * omega)
+    first, second = (x, torch.zeros_like(x)) if x.shape[-1] == angles.shape[-1] else split_pairs(x, layout)
+    turned = torch.complex(first, second) * torch.exp(1j * angles)
     return join_pairs(turned.real, turned.imag, layout)
 
 
-def _literal_query(
-    q: Tensor, slots: Slots, positions: Tensor, omega: Tensor, rotary_dim: int, layout: Layout
-) -> Tensor:
+def _literal_query(q: Tensor, slots: Slots, angles: Tensor, rotary_dim: int, layout: Layout) -> Tensor:
     rotated, rest = q[:, :rotary_dim], q[:, rotary_dim:]
     if slots.feature is None:
-        return torch.cat((_turn(rotated, positions, omega, layout), rest), dim=-1)
-    turned = slots.feature.query(rotated, lambda x: _turn(x, positions, omega, layout), layout)
+        return torch.cat((_turn(rotated, angles, layout), rest), dim=-1)
+    turned = slots.feature.query(rotated, lambda x: _turn(x, angles, layout), layout)
     return torch.cat((turned, rest), dim=-1)
 
 
 def _literal_key(
-    k: Tensor,
-    slots: Slots,
-    positions: Tensor,
-    omega: Tensor,
-    rotary_dim: int,
-    layout: Layout,
-    parameters: Mapping[str, Tensor],
+    k: Tensor, slots: Slots, angles: Tensor, rotary_dim: int, layout: Layout, parameters: Mapping[str, Tensor]
 ) -> Tensor:
     rotated, rest = k[:, :rotary_dim], k[:, rotary_dim:]
     if slots.feature is not None:
         rotated = slots.feature.psi(rotated[None], layout, parameters)[0]
-    return torch.cat((_turn(rotated, positions, omega, layout), rest), dim=-1)
+    return torch.cat((_turn(rotated, angles, layout), rest), dim=-1)

@@ -42,6 +42,8 @@ def _checked(owner: str, name: str, value: Any, hint: Any) -> Any:
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
             if math.isfinite(value):
                 return float(value)
+        elif option == tuple[float, ...] and isinstance(value, list | tuple):  # JSON and the command line have lists
+            return tuple(_checked(owner, name, item, float) for item in value)
         elif type(value) is option:
             return value
     wanted = " or ".join(_spelled(option) for option in options)
@@ -51,4 +53,6 @@ def _checked(owner: str, name: str, value: Any, hint: Any) -> Any:
 def _spelled(option: Any) -> str:
     if typing.get_origin(option) is typing.Literal:
         return " or ".join(repr(choice) for choice in typing.get_args(option))
+    if option == tuple[float, ...]:
+        return "a list of numbers"
     return "None" if option is type(None) else f"a value of type {option.__name__}"

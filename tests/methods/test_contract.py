@@ -15,6 +15,7 @@ from longspan.kernels.dense import attention
 from longspan.methods.feature.coca import Coca
 from longspan.methods.feature.pope import PoPE
 from longspan.methods.frequency.dynamic_ntk import DynamicNtk
+from longspan.methods.frequency.long_rope import LongRope
 from longspan.methods.frequency.rope import Rope
 from longspan.methods.frequency.yarn import Yarn
 from longspan.methods.scale.log_n import LogN
@@ -31,6 +32,8 @@ VARIANTS = [
     PoPE(phase=False, gate="relu"),
     DynamicNtk(static_for="target"),
     DynamicNtk(factor=4.0),
+    LongRope(static_for="target"),
+    LongRope(start_tokens=3),
     Yarn(ramp="turns"),
     Yarn(ramp="harmonic"),
 ]
@@ -43,7 +46,8 @@ def each(methods: list) -> pytest.MarkDecorator:
 BY_FACTOR = [m for m in VARIANTS if type(m).scales_window and getattr(m, "factor", None) is None]
 SCALED_FREQUENCIES = [m for m in BY_FACTOR if isinstance(m, Frequency)]
 FEATURES = [m for m in VARIANTS if isinstance(m, Feature)]
-RELATIVE = [m for m in VARIANTS if not isinstance(m, LogN) and m != Coca(form="slack")]
+ABSOLUTE = (LogN(), Coca(form="slack"), LongRope(start_tokens=3))
+RELATIVE = [m for m in VARIANTS if m not in ABSOLUTE]
 
 
 def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -164,6 +168,10 @@ WRONG = [
     (Yarn, {"beta_fast": 1, "beta_slow": 32}, "beta_fast must be above beta_slow"),
     (DynamicNtk, {"static_for": -3}, "must be positive"),
     (DynamicNtk, {"factor": 0.5}, "at least 1"),
+    (LongRope, {"long_factor": [1, 0]}, "long_factor has 0 for pair 1, but factors must be positive"),
+    (LongRope, {"long_factor": [1, "2"]}, "long_factor='2'"),
+    (LongRope, {"short_factor": 2}, "give a list of numbers or None"),
+    (LongRope, {"start_tokens": -1}, "must not be negative"),
 ]
 
 

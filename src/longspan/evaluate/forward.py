@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from longspan.errors import CheckpointError, DataError, FamilyError
+from longspan.surgery.families import PREFIX
 
 _LOGIT_ELEMENTS = 1 << 24
 """Logits alive at once: 64 MiB in float32, whatever the length and the vocabulary."""
+
+_PROBE = 8
+"""Tokens whose logits are compared with the model's own."""
+
+_AFTER_HEAD: dict[str, tuple[tuple[str, ...], Callable[[float, Tensor], Tensor]]] = {
+    "logit_scale": (("cohere",), lambda scale, logits: logits * scale),
+    "logits_scaling": (("granite",), lambda divisor, logits: logits / divisor),
+    "final_logit_softcapping": (("gemma2", "gemma3_text"), lambda cap, logits: torch.tanh(logits / cap) * cap),
+}
+"""What comes between the output embeddings and the logits: its number in the config, whose forward does it, and how."""
 
 _TOKENS_PER_BATCH = {"cpu": 8192}
 _TOKENS_PER_BATCH_ACCELERATOR = 65536
@@ -61,7 +73,7 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
     `position_ids` untouched, since transformers reads unusual positions as borders between packed documents.
 
     Args:
-        model: any causal language model of transformers whose logits are its output embeddings' output.
+        model: a causal language model of transformers that `check_finite` lets pass.
         rows: token ids, LongTensor [B, T]; all rows are full.
         row: row of each target, LongTensor [targets].
         column: column of each target, at least 1, LongTensor [targets].
@@ -83,13 +95,14 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
 
 
 def check_finite(model: PreTrainedModel, length: int) -> None:
-    """Make sure that the model gives numbers at all, before many are measured.
+    """Make sure that the model gives numbers at all, and the logits that `score` takes for its own.
 
     Args:
         length: tokens of the row that it reads, within the window it was trained on: beyond it a method may diverge.
 
     Raises:
         CheckpointError: weights or, after one forward, hidden states that are infinite or not a number.
+        FamilyError: the model does something to its logits that is not known here.
     """
     name = model.config.name_or_path or model.config.model_type
     for place, weight in model.named_parameters():
@@ -100,25 +113,41 @@ def check_finite(model: PreTrainedModel, length: int) -> None:
     row = torch.randint(vocab_size, (1, length), generator=generator).to(model.device)
     with evaluating(model):
         hidden = model.get_decoder()(input_ids=row, use_cache=False, return_dict=True).last_hidden_state
+        start = row[:, :_PROBE]
+        logits = model(input_ids=start, use_cache=False, return_dict=True).logits.float()
+        state = model.get_decoder()(input_ids=start, use_cache=False, return_dict=True).last_hidden_state
+        ours = _head(model)(state).float()
     if not hidden.isfinite().all():
         raise CheckpointError(
             f"{name} gives output that is no finite number at {length} tokens in {model.dtype}: "
             "try --dtype float32 or use another checkpoint"
         )
+    if (ours - logits).abs().max() > 0.01 * logits.std():
+        raise FamilyError(f"{model.config.model_type} changes its logits in a way that evaluation does not know")
 
 
-def _head(model: PreTrainedModel) -> torch.nn.Module:
-    """The output embeddings, after making sure that nothing else stands between them and the logits."""
-    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(model.config, key, None) not in (None, 1, 1.0):
-            raise FamilyError(
-                f"{model.config.model_type} changes its logits after the output embeddings (config: {key}): "
-                "evaluation supports Llama, Mistral, Qwen2, Qwen3 and GPT-NeoX"
-            )
-    head = model.get_output_embeddings()
-    if head is None:
+def _head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """From hidden states `... hidden` to the model's logits: the output embeddings and what its family does after them.
+
+    Raises:
+        FamilyError: no output embeddings, or a family that is not known to do what its config asks for.
+    """
+    embeddings = model.get_output_embeddings()
+    if embeddings is None:
         raise FamilyError(f"{type(model).__name__} has no output embeddings: load it as a causal language model")
-    return head
+    family = model.config.model_type.removeprefix(PREFIX)
+    steps = []
+    for key, (families, step) in _AFTER_HEAD.items():
+        value = getattr(model.config, key, None)
+        if value in (None, 1, 1.0):
+            continue
+        if family not in families:
+            raise FamilyError(
+                f"{family} changes its logits after the output embeddings (config: {key}): evaluation knows how "
+                f"{', '.join(families)} does that, and no other"
+            )
+        steps.append(functools.partial(step, value))
+    return lambda hidden: functools.reduce(lambda logits, step: step(logits), steps, embeddings(hidden))
 
 
 def resolve_bos(model: PreTrainedModel, bos_id: int | None) -> int:

@@ -75,15 +75,16 @@ def _rotated(
     layout: Layout = "half" if window is None else window.layout
     still = torch.zeros(slots.rotary_dim(rotary_dim) // 2, dtype=torch.float64)
     omega = (still if window is None else slots.omega(window)).to(q.device)
+    start = None if window is None else slots.start(window)
     parameters = initial_parameters(slots, k.shape[1], rotary_dim) if parameters is None else parameters
     wide_dtype = torch.promote_types(q.dtype, torch.float32)
     tau = None
     if slots.scale is not None and window is not None:
         tau = slots.scale.scale(window, query_positions).to(wide_dtype)
-    tables = rotation_tables(omega, query_positions, wide_dtype)
+    tables = rotation_tables(omega, query_positions, wide_dtype, start)
     query = query_features(q, slots, rotary_dim, layout, tables, tau)
-    tables = rotation_tables(omega, key_positions, wide_dtype)
-    key = key_features(k, slots, rotary_dim, layout, parameters)
+    tables = rotation_tables(omega, key_positions, wide_dtype, start)
+    key = key_features(k, slots, rotary_dim, layout, parameters, stored=slots.follows_length())
     return query, rotate_keys(key, k.shape[-1] - rotary_dim, layout, tables, k.dtype)
 
 

@@ -31,12 +31,14 @@ def query_features(
     return query if tau is None else (query * tau[:, None, :, None]).to(q.dtype)
 
 
-def key_features(k: Tensor, slots: Slots, rotary_dim: int, layout: Layout, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Un-rotated keys `B G S W`: what a cache holds where frequencies change."""
+def key_features(
+    k: Tensor, slots: Slots, rotary_dim: int, layout: Layout, parameters: Mapping[str, Tensor], *, stored: bool
+) -> Tensor:
+    """Un-rotated keys `B G S W`: what a cache holds where keys turn late (`stored`, in the dtype of k then)."""
     if slots.feature is None:
         return k
     head = slots.feature.psi(k[..., :rotary_dim], layout, parameters)
-    return _joined(head, k[..., rotary_dim:], k.dtype if slots.follows_length() else head.dtype)
+    return _joined(head, k[..., rotary_dim:], k.dtype if stored else head.dtype)
 
 
 def rotate_keys(key: Tensor, rest: int, layout: Layout, tables: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:

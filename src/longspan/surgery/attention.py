@@ -1,8 +1,8 @@
 """Attention modules with two functions of their forward replaced, and nothing else.
 
-Every supported family computes q and k, calls `apply_rotary_pos_emb`, updates the cache, and calls the attention
-function that `ALL_ATTENTION_FUNCTIONS` names. A copy of that very forward runs with our own versions of these two
-globals, so projections, norms, caches and kernels stay the library's.
+A supported family computes q and k, calls `apply_rotary_pos_emb`, updates the cache, and calls the attention function
+that `ALL_ATTENTION_FUNCTIONS` names. A copy of that very forward runs with our own versions of these two globals, so
+projections, norms, caches and kernels stay the library's. A forward from before that shape is written anew in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from longspan.equation import Layout, Slots
 from longspan.errors import FamilyError, MethodError
 from longspan.kernels.dense import bias_blocks, pad_value, storage_order
 from longspan.kernels.features import key_features, query_features, rotate_keys
-from longspan.surgery.rotary import Rotation
+from longspan.surgery.cache import CollinearCache
+from longspan.surgery.rotary import LongspanRotary, Rotation
 
 ATTRIBUTE = "longspan"
 """Where an attention module keeps its `Site`, and under which name a `Rotation` travels to the attention function."""
@@ -41,20 +42,20 @@ class Site:
     layout: Layout
     parameters: tuple[str, ...] = ()
     """Names of the feature's learned tensors on the attention module."""
+    rotary: LongspanRotary | None = None
+    """What makes the rotation, for families whose layers are handed positions and no rotation."""
 
-    @property
-    def turns_late(self) -> bool:
+    def turns_late(self, rotation: Rotation) -> bool:
         """Whether keys are cached un-rotated: the only way that cached keys follow changing frequencies."""
-        return self.slots.follows_length()
+        return self.slots.follows_length() or rotation.keys_turn_late
 
-    @property
-    def keeps_positions(self) -> bool:
+    def keeps_positions(self, rotation: Rotation) -> bool:
         """Whether the position of a cached key is needed again: any cache, hole or order of keys is then right."""
-        return self.turns_late or self.slots.bias is not None
+        return self.turns_late(rotation) or self.slots.bias is not None
 
 
 def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Stands for `apply_rotary_pos_emb`: features, rotation and temperature; late keys stay un-rotated.
+    """Stands for `apply_rotary_pos_emb`: features and rotation; late keys stay un-rotated.
 
     Args:
         q: `B H T D`
@@ -64,25 +65,40 @@ def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tup
     """
     site: Site = getattr(module, ATTRIBUTE)
     tables = (rotation.cos, rotation.sin)
-    query = query_features(q, site.slots, site.rotary_dim, site.layout, tables, rotation.tau)
+    query = query_features(q, site.slots, site.rotary_dim, site.layout, tables, None)
     parameters = {name: getattr(module, name) for name in site.parameters}
-    key = key_features(k, site.slots, site.rotary_dim, site.layout, parameters)
-    if not site.turns_late:
-        key = rotate_keys(key, k.shape[-1] - site.rotary_dim, site.layout, tables, k.dtype)
-    return query, with_positions(key, rotation.positions) if site.keeps_positions else key
+    late = site.turns_late(rotation)
+    key = key_features(k, site.slots, site.rotary_dim, site.layout, parameters, stored=late)
+    rest = k.shape[-1] - site.rotary_dim
+    if not late:
+        key = rotate_keys(key, rest, site.layout, tables, k.dtype)
+    return query, with_positions(key, rotation.positions, rest) if site.keeps_positions(rotation) else key
 
 
-def with_positions(key: Tensor, positions: Tensor) -> Tensor:
-    """Keys `B G T W` with their positions `B T` behind them."""
+def for_cache(rotation: Rotation, *arguments: object) -> Rotation:
+    """The rotation of a forward with these arguments: keys turn late if a `CollinearCache`, by any name, is one."""
+    late = any(isinstance(argument, CollinearCache) for argument in arguments)
+    return rotation._replace(keys_turn_late=True) if late else rotation
+
+
+def with_positions(key: Tensor, positions: Tensor, rest: int) -> Tensor:
+    """Keys `B G T W` with their positions `B T` behind the part that turns.
+
+    The `rest` elements that pass come last, as in families that take them off before RoPE and append them afterwards.
+    """
     digits = torch.stack([positions >> shift & 255 for shift in (16, 8, 0)], dim=-1).to(key.dtype)
-    return torch.cat((key, digits[:, None].expand(*key.shape[:-1], POSITION_COLUMNS)), dim=-1)
+    turning, passing = key.tensor_split((key.shape[-1] - rest,), dim=-1)
+    return torch.cat((turning, digits[:, None].expand(*key.shape[:-1], POSITION_COLUMNS), passing), dim=-1)
 
 
-def without_positions(key: Tensor) -> tuple[Tensor, Tensor]:
+def without_positions(key: Tensor, rest: int) -> tuple[Tensor, Tensor]:
     """The inverse of `with_positions`."""
-    digits = key[:, 0, :, -POSITION_COLUMNS:].long()
+    end = key.shape[-1] - rest
+    turning, digits, passing = key.tensor_split((end - POSITION_COLUMNS, end), dim=-1)
+    high, middle, low = digits[:, 0].long().unbind(-1)
     # a kernel that takes a mask wants rows that start on an even address
-    return key[..., :-POSITION_COLUMNS].contiguous(), (digits[..., 0] << 16) + (digits[..., 1] << 8) + digits[..., 2]
+    bare = torch.cat((turning, passing), dim=-1) if rest else turning.contiguous()
+    return bare, (high << 16) + (middle << 8) + low
 
 
 def attend(
@@ -96,22 +112,37 @@ def attend(
     longspan: Rotation,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Stands for the library's attention function: turns late keys, adds the bias, then calls that very function."""
+    """Stands for the library's attention function: temperature, late keys and bias, then that very function."""
     site: Site = getattr(module, ATTRIBUTE)
-    value, width = pad_value(query, value)
-    if not site.keeps_positions:
-        output, weights = interface(module, query, key, value, attention_mask, **kwargs)
-        return output[..., :width], weights
-    key, positions = without_positions(key)
-    if site.turns_late:
-        rest = query.shape[-1] - site.slots.rotary_dim(site.rotary_dim)
+    if longspan.tau is not None:  # here, where the part of a head that passes RoPE by is with the rest in every family
+        query = (query * longspan.tau[:, None, :, None]).to(query.dtype)
+    padded, width = pad_value(query, value)
+    output, weights = _attended(site, module, query, key, padded, attention_mask, interface, longspan, **kwargs)
+    # servers have functions that return heads side by side: cut nothing where nothing was added
+    return (output if padded is value else output[..., :width]), weights
+
+
+def _attended(
+    site: Site,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    interface: Callable[..., tuple[Tensor, Tensor | None]],
+    longspan: Rotation,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    if not site.keeps_positions(longspan):
+        return interface(module, query, key, value, mask, **kwargs)
+    rest = query.shape[-1] - site.slots.rotary_dim(site.rotary_dim)
+    key, positions = without_positions(key, rest)
+    if site.turns_late(longspan):
         key = rotate_keys(key, rest, site.layout, longspan.of_keys(positions), key.dtype)
     if site.slots.bias is None:
-        output, weights = interface(module, query, key, value, attention_mask, **kwargs)
-    else:
-        attended = functools.partial(interface, module, **kwargs)
-        output, weights = _with_bias(site, attended, query, key, value, attention_mask, longspan.positions, positions)
-    return output[..., :width], weights
+        return interface(module, query, key, value, mask, **kwargs)
+    attended = functools.partial(interface, module, **kwargs)
+    return _with_bias(site, attended, query, key, value, mask, longspan.positions, positions)
 
 
 def _with_bias(
@@ -156,12 +187,23 @@ class _Functions:
 
 
 @functools.cache
-def patched_attention(attention_class: type[nn.Module]) -> type[nn.Module]:
+def patched_attention(attention_class: type[nn.Module], forward: Callable[..., Any] | None = None) -> type[nn.Module]:
     """A subclass of `attention_class` whose forward meets `apply_features` and `attend`.
+
+    Args:
+        forward: a forward that does so itself; None copies that of the class.
 
     Raises:
         FamilyError: the forward does not use the two names that would be replaced.
     """
+    name = "Longspan" + attention_class.__name__
+    members = {"forward": forward or _copied_forward(attention_class), "__module__": __name__}
+    made = type(name, (attention_class,), members)
+    globals()[name] = made  # copies of a model in other processes find its classes by module and name
+    return made
+
+
+def _copied_forward(attention_class: type[nn.Module]) -> Callable[..., Any]:
     original = inspect.unwrap(attention_class.forward)
     needed = {"apply_rotary_pos_emb", "ALL_ATTENTION_FUNCTIONS"}
     missing = needed - set(original.__code__.co_names)
@@ -180,10 +222,8 @@ def patched_attention(attention_class: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, position_embeddings: Rotation, **kwargs: Any) -> Any:
         # cos and sin are only handed on to apply_rotary_pos_emb, so the module and the rotation can take their places
-        kwargs[ATTRIBUTE] = position_embeddings
-        return copied(self, *args, position_embeddings=(self, position_embeddings), **kwargs)
+        rotation = for_cache(position_embeddings, *args, *kwargs.values())
+        kwargs[ATTRIBUTE] = rotation
+        return copied(self, *args, position_embeddings=(self, rotation), **kwargs)
 
-    name = "Longspan" + attention_class.__name__
-    made = type(name, (attention_class,), {"forward": forward, "__module__": __name__})
-    globals()[name] = made  # copies of a model in other processes find its classes by module and name
-    return made
+    return forward

@@ -9,26 +9,32 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longspan.equation import Slots, initial_parameters
-from longspan.surgery.attention import ATTRIBUTE, Site, patched_attention
+from longspan.equation import initial_parameters
+from longspan.surgery.attention import ATTRIBUTE, Site
+from longspan.surgery.families import Family
 from longspan.surgery.plan import Plan
-from longspan.surgery.rotary import LongspanRotary
+from longspan.surgery.rotary import LongspanRotary, Terms
 
 
 def install(model: PreTrainedModel, plan: Plan, undo: list[Callable[[], None]]) -> None:
     """Put the rotary module and the attention sites of a plan into a model, noting the way back in `undo`."""
     decoder = model.base_model
-    before = decoder.rotary_emb
-    undo.append(lambda: setattr(decoder, "rotary_emb", before))
-    decoder.rotary_emb = LongspanRotary(plan.slots, plan.window)
-    kind: type[nn.Module] = plan.family.attention_class
+    undo.append(functools.partial(_put_back, decoder, "rotary_emb", decoder._modules.get("rotary_emb")))
+    decoder.rotary_emb = rotary = LongspanRotary(plan.slots, plan.window, plan.local)
     for module in model.modules():
-        if isinstance(module, kind):
-            _install_site(module, plan, undo)
+        if isinstance(module, plan.family.attention_class):
+            _install_site(module, rotary, plan.family, undo)
 
 
-def _install_site(module: nn.Module, plan: Plan, undo: list[Callable[[], None]]) -> None:
-    parameters = site_parameters(module, plan.slots, plan.window.rotary_dim)
+def _put_back(parent: nn.Module, name: str, before: nn.Module | None) -> None:
+    if before is None:
+        delattr(parent, name)
+    else:
+        setattr(parent, name, before)
+
+
+def _install_site(module: nn.Module, rotary: LongspanRotary, family: Family, undo: list[Callable[[], None]]) -> None:
+    parameters = site_parameters(module, rotary)
     weight = next(parameter for parameter in module.parameters() if parameter.is_floating_point())
     for name, value in parameters.items():
         if name in module._parameters:  # trained under an earlier patch that this one adds to
@@ -38,16 +44,22 @@ def _install_site(module: nn.Module, plan: Plan, undo: list[Callable[[], None]])
     before = type(module)
     undo.append(lambda: setattr(module, "__class__", before))
     undo.append(restore_attribute(module, ATTRIBUTE))
-    site = Site(plan.slots, plan.window.rotary_dim, plan.window.layout, tuple(parameters))
+    slots, window = _terms(module, rotary)
+    site = Site(slots, window.rotary_dim, window.layout, tuple(parameters), rotary)
     object.__setattr__(module, ATTRIBUTE, site)
-    module.__class__ = patched_attention(plan.family.attention_class)
+    module.__class__ = family.patched_class
 
 
-def site_parameters(module: nn.Module, slots: Slots, rotary_dim: int) -> dict[str, Tensor]:
+def _terms(module: nn.Module, rotary: LongspanRotary) -> Terms:
+    return rotary.terms(getattr(module, "layer_type", None))
+
+
+def site_parameters(module: nn.Module, rotary: LongspanRotary) -> dict[str, Tensor]:
     """The learned tensors that a feature adds to one attention module, at their initial values."""
+    slots, window = _terms(module, rotary)
     config: Any = module.config
     heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return initial_parameters(slots, heads, rotary_dim)
+    return initial_parameters(slots, heads, window.rotary_dim)
 
 
 def _drop_parameter(module: nn.Module, name: str) -> None:

@@ -6,15 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from longspan.equation import Method, Slots, Window, fill_slots
 from longspan.errors import CheckpointError, FamilyError, LengthError, MethodError
 from longspan.lengths import format_length, parse_length
 from longspan.registry import format_methods, methods_from_json, methods_to_json, parse_methods
-from longspan.surgery.attention import BIAS_KERNELS, patched_attention
-from longspan.surgery.families import Family, family_of, present_scaling, trained_length, window_of
-from longspan.surgery.rotary import LongspanRotary
+from longspan.surgery.attention import BIAS_KERNELS
+from longspan.surgery.families import (
+    Family,
+    family_of,
+    local_terms,
+    present_scaling,
+    sites_of,
+    trained_length,
+    window_of,
+)
+from longspan.surgery.rotary import LOCAL, LongspanRotary, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,8 @@ class Plan:
     slots: Slots
     window: Window
     changes: tuple[Change, ...]
+    local: Terms | None = None
+    """What holds instead in local layers that rotate by a base of their own."""
 
     def __str__(self) -> str:
         original, target = (format_length(n) for n in (self.window.original_length, self.window.target_length))
@@ -107,6 +118,7 @@ def plan(
     family = family_of(model)
     added = _read(methods)
     before = current_methods(model)
+    _check_free(before, added, model)
     together = before + added
     slots = fill_slots(together)
     original = trained_length(model.config) if original_length is None else parse_length(original_length)
@@ -115,7 +127,8 @@ def plan(
     if slots.bias is not None and model.config._attn_implementation not in BIAS_KERNELS:
         name, kernel = type(slots.bias).__name__, model.config._attn_implementation
         raise MethodError(f"{name} adds a bias, which '{kernel}' attention does not take: use eager or sdpa")
-    found = Plan(family, together, slots, window, _changes(model, family, slots, window))
+    local = local_terms(model.config, together, window)
+    found = Plan(family, together, slots, window, _changes(model, family, slots, window, local), local)
     found.saved()  # refuses methods that could not be saved
     return found
 
@@ -128,6 +141,18 @@ def _read(methods: Sequence[Method] | Method | str) -> tuple[Method, ...]:
         if not isinstance(method, Method):
             raise MethodError(f"{method!r} is not a method: give for example longspan.Yarn() or 'yarn'")
     return listed
+
+
+def _check_free(before: Sequence[Method], added: Sequence[Method], model: PreTrainedModel) -> None:
+    """Refuse a second method where the model came with one: scaling twice is seldom what is meant."""
+    for new in added:
+        for old in before:
+            for slot in set(old.slots()) & set(new.slots()):
+                raise MethodError(
+                    f"the model is already extended to {format_length(target_length(model))} tokens by "
+                    f"{type(old).__name__}: it and {type(new).__name__} both fill the slot '{slot}'; "
+                    "undo that patch or start from the plain model"
+                )
 
 
 def _target(model: PreTrainedModel, before: Sequence[Method], added: Sequence[Method], original: int) -> int:
@@ -144,39 +169,50 @@ def _target(model: PreTrainedModel, before: Sequence[Method], added: Sequence[Me
     return max(original, target_length(model)) if before else original
 
 
-def _changes(model: PreTrainedModel, family: Family, slots: Slots, window: Window) -> tuple[Change, ...]:
-    names = {id(module): name for name, module in model.named_modules()}
-    rotary = names[id(model.base_model.rotary_emb)]
+def _changes(
+    model: PreTrainedModel, family: Family, slots: Slots, window: Window, local: Terms | None
+) -> tuple[Change, ...]:
     omega = slots.omega(window)  # refuses impossible settings before anything is written
     if not (omega.isfinite() & (omega >= 0)).all():
         raise MethodError(f"{slots.frequency} gives frequencies that are negative or not finite")
-    patched_attention(family.attention_class)  # refuses a transformers version whose forward cannot be patched
+    rotary = next(name for name, module in model.named_modules() if module is model.base_model) + ".rotary_emb"
     changes = []
     if slots.frequency is not None:
         slowed = (window.omega / omega) if omega.shape == window.omega.shape and omega.all() else None
         detail = "no pair turns" if not omega.any() else f"{len(omega)} pairs"
         if slowed is not None:
             detail += f", slowed {slowed.min():.4g} to {slowed.max():.4g} times"
+        if local is not None and local.slots.frequency is None:
+            detail += "; local layers keep theirs"
         changes.append(Change(f"{rotary}.inv_freq", type(slots.frequency).__name__, detail))
     if slots.scale is not None:
         changes.append(Change(f"{rotary}.tau", type(slots.scale).__name__))
-    sites = [name for name, module in model.named_modules() if isinstance(module, family.attention_class)]
-    if not sites:
-        raise FamilyError(f"no {family.attention_class.__name__} found in the model: nothing to change")
-    hooked = [name for name in sites if "forward" in vars(model.get_submodule(name))]
-    if hooked:
-        raise FamilyError(
-            f"{hooked[0]} was already given another forward (by accelerate's dispatch, say): extend the model before, "
-            "or save it extended and load it with device_map"
-        )
-    for name in sites:
+    for name, module in _sites(model, family).items():
         if slots.feature is not None:
             method = type(slots.feature).__name__
-            changes += [
-                Change(f"{name}.{site}", method) for site in dict.fromkeys((family.query_site, family.key_site))
-            ]
+            changes += [Change(f"{name}.{site}", method) for site in dict.fromkeys(sites_of(module))]
         if slots.bias is not None:
             changes.append(Change(f"{name}.bias", type(slots.bias).__name__))
-        if slots.follows_length():
+        if slots.follows_length() and (local is None or getattr(module, "layer_type", None) != LOCAL):
             changes.append(Change(f"{name}.cache", type(slots.frequency).__name__, "keys are kept un-rotated"))
     return tuple(changes)
+
+
+def _sites(model: PreTrainedModel, family: Family) -> dict[str, nn.Module]:
+    """The attention modules of a model by name, after making sure that each can be patched."""
+    kinds = (family.attention_class, family.patched_class)
+    sites = {name: module for name, module in model.named_modules() if isinstance(module, family.attention_class)}
+    if not sites:
+        raise FamilyError(f"no {family.attention_class.__name__} found in the model: nothing to change")
+    for name, module in sites.items():
+        if type(module) not in kinds:
+            raise FamilyError(
+                f"{name} is a {type(module).__name__}, which is not patched: load the model with "
+                "attn_implementation='eager'"
+            )
+        if "forward" in vars(module):
+            raise FamilyError(
+                f"{name} was already given another forward (by accelerate's dispatch, say): extend the model before, "
+                "or save it extended and load it with device_map"
+            )
+    return sites

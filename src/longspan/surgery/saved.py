@@ -6,13 +6,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from longspan.equation import fill_slots
 from longspan.errors import CheckpointError
 from longspan.registry import methods_from_json
-from longspan.surgery.families import FAMILIES, PREFIX, Family, window_of
+from longspan.surgery.families import FAMILIES, PREFIX, Family, local_terms, window_of
 from longspan.surgery.install import install, site_parameters
 from longspan.surgery.plan import Plan
 from longspan.surgery.rotary import LongspanRotary
@@ -34,13 +34,12 @@ def patched_classes(family: Family) -> tuple[type[PreTrainedConfig], type[PreTra
 
     def initialize_weights(self: PreTrainedModel) -> None:
         family.model_class.initialize_weights(self)
-        rotary = self.base_model.rotary_emb
+        rotary = getattr(self.base_model, "rotary_emb", None)
         if not isinstance(rotary, LongspanRotary):  # still being built
             return
-        kind: type[nn.Module] = family.attention_class
         for module in self.modules():
-            if isinstance(module, kind):
-                for name, value in site_parameters(module, rotary.slots, rotary.window.rotary_dim).items():
+            if isinstance(module, family.attention_class):
+                for name, value in site_parameters(module, rotary).items():
                     parameter = module.get_parameter(name)
                     if not getattr(parameter, "_is_hf_initialized", False):  # the checkpoint lacks it
                         parameter.data.copy_(value)
@@ -77,7 +76,8 @@ def install_saved(model: PreTrainedModel, family: Family) -> None:
         )
     methods = methods_from_json(saved["methods"])
     window = window_of(model.config, saved["original_length"], saved["target_length"])
-    install(model, Plan(family, methods, fill_slots(methods), window, ()), [])
+    local = local_terms(model.config, methods, window)
+    install(model, Plan(family, methods, fill_slots(methods), window, (), local), [])
 
 
 def register() -> None:
@@ -86,6 +86,9 @@ def register() -> None:
         config_class, model_class = patched_classes(family)
         AutoConfig.register(PREFIX + family.model_type, config_class, exist_ok=True)
         AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
+        conversion = get_checkpoint_conversion_mapping(family.model_type)
+        if conversion is not None:  # experts, which lie one by one on disk and as one tensor in the model
+            register_checkpoint_conversion_mapping(PREFIX + family.model_type, conversion, overwrite=True)
 
 
 def load(path: str | Path, **kwargs: Any) -> PreTrainedModel:
