@@ -18,8 +18,8 @@ FLOORS = (
     {"kernels", "reference"},
     {"surgery", "data", "planner"},
     {"models"},
-    {"train", "evaluate", "report"},
-    {"study"},
+    {"train", "evaluate", "doctor", "report"},
+    {"study", "search", "export", "serve"},
     {"cli"},
 )
 """Rooms from the ground up: each may use those below it and itself."""

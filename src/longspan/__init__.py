@@ -16,14 +16,17 @@ _NAMES = {
     "Window": "longspan.equation",
     "reference_attention": "longspan.reference",
     "attention": "longspan.kernels.dense",
+    "CollinearCache": "longspan.surgery",
     "Patch": "longspan.surgery",
     "Plan": "longspan.surgery",
+    "doctor": "longspan.doctor",
     "extend": "longspan.surgery",
     "load": "longspan.surgery",
     "plan": "longspan.surgery",
     "perplexity": "longspan.evaluate",
     "position_curve": "longspan.evaluate",
     "passkey": "longspan.evaluate",
+    "search_factors": "longspan.search",
     "LongspanError": "longspan.errors",
 }
 """Where each public name lives; methods are found by the registry and need no line here."""

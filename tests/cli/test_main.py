@@ -17,7 +17,8 @@ from longspan.cli import app, main, methods
 from longspan.records import read_records
 
 Refused = Callable[..., str]
-COMMANDS = ["methods", "plan", "extend", "train", "eval", "compare", "report", "generate", "demo"]
+COMMANDS = ["methods", "plan", "search", "extend", "doctor", "train", "eval", "compare", "report", "generate", "export"]
+COMMANDS += ["serve", "demo"]
 
 
 def test_there_are_these_commands_and_each_takes_the_common_options() -> None:

@@ -10,7 +10,21 @@ from typing import Any, cast
 
 import typer
 
-from longspan.cli import compare, demo, eval, extend, generate, methods, plan, report, train
+from longspan.cli import (
+    compare,
+    demo,
+    doctor,
+    eval,
+    export,
+    extend,
+    generate,
+    methods,
+    plan,
+    report,
+    search,
+    serve,
+    train,
+)
 from longspan.cli.interrupts import interrupts
 from longspan.cli.options import Interrupted
 from longspan.errors import LongspanError
@@ -35,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (methods, plan, extend, train, eval, compare, report, generate, demo):
+for _command in (methods, plan, search, extend, doctor, train, eval, compare, report, generate, export, serve, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
 
 

@@ -1,0 +1,6 @@
+"""Folders that other tools load: transformers without longspan, and vLLM."""
+
+from longspan.export.folder import Exported, Format, export
+from longspan.export.vllm import vllm_max_length
+
+__all__ = ["Exported", "Format", "export", "vllm_max_length"]
