@@ -43,13 +43,24 @@ def test_the_headline_names_the_best_line_and_what_overlaps_it(make_record: Make
     records = [
         make_record(length=256, value=20.0),
         make_record(length=1024, value=90.0, low=80.0, high=99.0),
-        make_record(length=1024, method="yarn", value=30.0, low=29.0, high=31.0),
-        make_record(length=1024, method="pi", value=31.5, low=30.5, high=32.5),
+        *(make_record(length=1024, method="yarn", value=value, seed=seed) for seed, value in enumerate((29.0, 31.0))),
+        *(make_record(length=1024, method="pi", value=value, seed=seed) for seed, value in enumerate((30.5, 32.5))),
     ]
     assert sentences(Results(records)) == [
         "At 256 tokens, the training length, the lowest perplexity is 20.00 by rope.",
         "At 1k tokens, 4 times the training length, the lowest perplexity is 30.00 (29.00–31.00) by rope + yarn; "
-        "the intervals of rope + pi overlap it. Rope without an extension has 90.00.",
+        "the seeds of rope + pi overlap with it. Rope without an extension has 90.00.",
+    ]
+
+
+def test_the_interval_of_a_single_seed_is_not_taken_for_a_spread_between_seeds(make_record: Make) -> None:
+    records = [
+        make_record(length=256, method="yarn", value=30.0, low=20.0, high=40.0),
+        *(make_record(length=256, method="pi", value=value, seed=seed) for seed, value in enumerate((30.5, 32.5))),
+    ]
+    assert sentences(Results(records)) == [
+        "At 256 tokens, the training length, the lowest perplexity is 30.00 (20.00–40.00) by rope + yarn "
+        "(one seed; others have more).",
     ]
 
 

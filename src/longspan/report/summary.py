@@ -33,7 +33,7 @@ def reach(results: Results, line: Line) -> int | None:
 
 
 def best(cells: Mapping[Line, Mapping[int, Cell]], length: int, task: str) -> tuple[list[Line], list[Line]]:
-    """Lines that are best at `length` as printed, and others whose interval or spread overlaps that of the first."""
+    """Lines that are best at `length` as printed, and others whose spread between seeds overlaps that of the first."""
     metric = METRICS[task]
     sign = -1 if metric == "accuracy" else 1
     found = {line: row[length] for line, row in cells.items() if length in row and row[length].finite}
@@ -70,7 +70,10 @@ def _perplexity(results: Results) -> list[str]:
             where += f", {length / trained:g} times the training length,"
         value = format_cell(cells[leaders[0]][length], "perplexity")
         text = f"{where} the lowest perplexity is {value} by {names(leaders)}"
-        text += f"; the intervals of {names(close)} overlap it." if close else "."
+        most = max(len(row[length].seeds) for row in cells.values() if length in row)
+        if len(cells[leaders[0]][length].seeds) == 1 < most:
+            text += " (one seed; others have more)"
+        text += f"; the seeds of {names(close)} overlap with it." if close else "."
         told.append(text + _plain_beside(results, cells, length, leaders))
     return told
 
@@ -124,6 +127,9 @@ def names(lines: list[Line], most: int = 3) -> str:
 
 
 def _overlap(first: Cell, second: Cell) -> bool:
+    """Whether seeds overlap. The interval of a single seed says how texts differ, which is the same for all lines."""
+    if len(first.seeds) < 2 or len(second.seeds) < 2:
+        return False
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return False
     return first.low <= second.high and second.low <= first.high
