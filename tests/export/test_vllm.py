@@ -238,9 +238,12 @@ def test_the_plugin_registers_each_family_with_vllms_transformers_backend(regist
 
 
 def test_the_plugin_does_nothing_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[object] = []
     monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.setattr(AutoModel, "register", lambda *arguments, **_: registered.append(arguments))
     for register in entry_points().values():
         register()
+    assert not registered
 
 
 def attend_as_vllm_does(

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from longspan.doctor import cache, effect, formula, masks, numerics, settings, storage
+from longspan.doctor.finding import DoesNotApply
 from longspan.doctor.probe import Probe
-from longspan.doctor.registry import CHECKS, DoesNotApply, Question
+from longspan.doctor.registry import CHECKS, Question
 from longspan.doctor.report import Check, Report
 from longspan.errors import ConfigError, FamilyError
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from transformers import DynamicCache
 
+from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.masks import SHIFT
 from longspan.doctor.probe import LENGTH, Probe, distance
-from longspan.doctor.registry import DoesNotApply, Finding, at_most, check
+from longspan.doctor.registry import check
 from longspan.doctor.tap import compare_rows, tapped
 
 PIECES = (LENGTH // 2, 1, 1, LENGTH // 4)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longspan.doctor.finding import DoesNotApply
 from longspan.doctor.plain import library_class
 from longspan.doctor.probe import LENGTH, Probe
-from longspan.doctor.registry import DoesNotApply
 from longspan.doctor.tap import rotary_modules
 from longspan.equation import Method, Slots, Window
 from longspan.reference import reference_attention

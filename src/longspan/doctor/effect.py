@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from longspan.doctor.claims import FREQUENCY_ERROR, filled, rotaries, same_as_plain, tables, terms
+from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.plain import library_class
 from longspan.doctor.probe import LENGTH, Probe, distance
-from longspan.doctor.registry import DoesNotApply, Finding, at_most, check
+from longspan.doctor.registry import check
 from longspan.doctor.tap import compare_rows, expected_logits, tapped, unrotated
 from longspan.registry import format_methods
 

@@ -14,8 +14,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from longspan.doctor.claims import FREQUENCY_ERROR
+from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.probe import Probe
-from longspan.doctor.registry import DoesNotApply, Finding, at_most, check
+from longspan.doctor.registry import check
 from longspan.equation import Frequency, Scale, Window
 from longspan.registry import format_methods, name_of
 

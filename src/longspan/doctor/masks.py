@@ -8,8 +8,9 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longspan.doctor.claims import relative
+from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.probe import LENGTH, Probe, attention_named, distance
-from longspan.doctor.registry import DoesNotApply, Finding, at_most, check
+from longspan.doctor.registry import check
 from longspan.doctor.tap import rotary_positions
 from longspan.errors import LongspanError
 

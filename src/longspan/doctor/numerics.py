@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from longspan.doctor.claims import rotaries, tables, terms
+from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.probe import Probe
-from longspan.doctor.registry import DoesNotApply, Finding, at_most, check
+from longspan.doctor.registry import check
 from longspan.doctor.tap import attention_modules
 from longspan.equation import rotation_tables
 

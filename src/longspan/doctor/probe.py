@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from longspan import surgery
+from longspan.doctor.finding import DoesNotApply
 from longspan.doctor.plain import plain_model, shallow_copy
-from longspan.doctor.registry import DoesNotApply
 from longspan.equation import Method, Slots, Window, fill_slots
 from longspan.surgery.families import window_of
 from longspan.surgery.rotary import LongspanRotary

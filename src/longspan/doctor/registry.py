@@ -5,24 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from longspan.doctor.probe import Probe
-
-
-class DoesNotApply(Exception):
-    """Raised by a check that has nothing to ask of this model; its text is the reason."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one check measured."""
-
-    passed: bool
-    measured: float | str
-    threshold: float | str
-    detail: str = ""
+from longspan.doctor.finding import Finding
+from longspan.doctor.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +47,3 @@ def check(*, holds: str, advice: str) -> Callable[[Callable[[Probe], Finding]], 
         return function
 
     return register
-
-
-def at_most(measured: float, threshold: float, detail: str = "") -> Finding:
-    """Passes while `measured` does not exceed `threshold`; what is not a number fails."""
-    return Finding(passed=measured <= threshold, measured=measured, threshold=threshold, detail=detail)

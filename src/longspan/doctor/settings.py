@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from longspan.doctor.finding import DoesNotApply, Finding
 from longspan.doctor.probe import Probe
-from longspan.doctor.registry import DoesNotApply, Finding, check
+from longspan.doctor.registry import check
 from longspan.errors import FamilyError
 from longspan.surgery.families import geometry
 

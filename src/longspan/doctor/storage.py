@@ -10,8 +10,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from longspan import surgery
+from longspan.doctor.finding import Finding, at_most
 from longspan.doctor.probe import SHALLOW, Probe, distance
-from longspan.doctor.registry import Finding, at_most, check
+from longspan.doctor.registry import check
 from longspan.errors import LongspanError
 
 NOT_MULTIPLIED = ("default", "yarn", "longrope", "llama3")

@@ -19,8 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from longspan.doctor.finding import DoesNotApply
 from longspan.doctor.probe import attention_named
-from longspan.doctor.registry import DoesNotApply
 from longspan.equation import Method, Window
 from longspan.reference import reference_attention
 
