@@ -61,6 +61,27 @@ def test_export_says_why_a_folder_needs_longspan_and_what_serves_it(
     ]
 
 
+def test_export_writes_one_file_for_llama_cpp(extended: Callable[[str], Path], done: Done, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'longspan[gguf]'")
+    source, out = extended("yarn"), tmp_path / "longer.gguf"
+    said = done("export", source, "--to", "gguf", "--out", out, "--json", tmp_path / "export.json")
+    assert said == f"{out}: yarn, 64 -> 256 tokens; for llama.cpp, rope by yarn\n"
+    assert json.loads((tmp_path / "export.json").read_text())["to"] == "gguf"
+    fields = gguf.GGUFReader(out).fields
+    assert fields["general.name"].contents() == "longer"
+    assert fields["general.description"].contents() == "yarn: 64 -> 256 tokens"
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_llama_cpp_cannot_compute_is_refused_in_one_line(
+    extended: Callable[[str], Path], refused: Refused, tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf", reason="the package gguf is not installed: pip install 'longspan[gguf]'")
+    line = refused("export", extended("coca+pi"), "--to", "gguf", "--out", tmp_path / "out.gguf")
+    assert "Coca changes what is rotated" in line
+    assert not (tmp_path / "out.gguf").exists()
+
+
 def test_a_plain_folder_can_be_exported_too(model_folder: Path, done: Done, tmp_path: Path) -> None:
     assert "rope, 64 -> 64 tokens; plain" in done("export", model_folder, "--to", "hf", "--out", tmp_path / "out")
 
@@ -84,7 +105,7 @@ def test_mistakes_are_named(
 ) -> None:
     out = tmp_path / "out"
     assert "nowhere does not exist" in refused("export", tmp_path / "nowhere", "--to", "hf", "--out", out)
-    assert "'gguf'" in refused("export", model_folder, "--to", "gguf", "--out", out)
+    assert "'onnx'" in refused("export", model_folder, "--to", "onnx", "--out", out)
     assert "records.jsonl does not exist" in refused(
         "export", model_folder, "--to", "hf", "--out", out, "--records", tmp_path / "records.jsonl"
     )

@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import longspan
-from conftest import VOCAB_SIZE
+from conftest import VOCAB_SIZE, make_model
+from longspan.data.tokenizer import train_tokenizer
 
 
 @pytest.fixture
@@ -26,6 +27,34 @@ def extended(tiny_model: Callable[[str], PreTrainedModel], tmp_path: Path) -> Ca
         model.save_pretrained(tmp_path / "source")
         if tokenizer is not None:
             tokenizer.save_pretrained(tmp_path / "source")
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory, book: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer as training makes it, of 320 pieces."""
+    return train_tokenizer([book.read_text()], 320, tmp_path_factory.mktemp("words") / "tokenizer")
+
+
+@pytest.fixture
+def with_words(words: PreTrainedTokenizerFast, tmp_path: Path) -> Callable[..., PreTrainedModel]:
+    """with_words("yarn", "qwen2") is such a model, saved with a tokenizer to tmp_path/"source"."""
+
+    def make(
+        methods: str = "rope",
+        family: str = "llama",
+        *,
+        target_length: int = 256,
+        tokenizer: PreTrainedTokenizerFast = words,
+        **settings: object,
+    ) -> PreTrainedModel:
+        ids = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id}
+        model = make_model(family, **{**ids, "eos_token_id": tokenizer.eos_token_id, **settings})
+        longspan.extend(model, methods, target_length=target_length)
+        model.save_pretrained(tmp_path / "source")
+        tokenizer.save_pretrained(tmp_path / "source")
         return model.eval()
 
     return make

@@ -13,7 +13,7 @@ from longspan.report.table import markdown_table, table_note
 TASKS = {"perplexity": "Perplexity", "passkey": "Passkey"}
 _HEAD = """\
 ---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
 tags: [longspan, long-context]
 ---
@@ -30,6 +30,7 @@ def model_card(
     loading: str,
     notes: Sequence[str],
     records: Sequence[Record],
+    library: str = "transformers",
 ) -> str:
     """README.md of an exported folder.
 
@@ -38,10 +39,11 @@ def model_card(
         loading: code that loads it, with its fence.
         notes: what a reader should know besides, a line each.
         records: measured with these methods.
+        library: what loads it, by the model hub's name.
     """
     spelled = format_methods(methods)
     parts = [
-        f"{_HEAD}\n# {title}",
+        f"{_HEAD.format(library=library)}\n# {title}",
         f"A window of {original_length} tokens made {target_length} by `{spelled}`, factor "
         f"{target_length / original_length:g}.",
         how,

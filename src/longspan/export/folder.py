@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,12 +18,14 @@ from longspan.export import vllm
 from longspan.export.card import model_card
 from longspan.export.remote import MODULE, auto_map, modeling_source
 from longspan.export.rope_types import InexpressibleError, plain_config, rope_type, with_default_rope
-from longspan.files import replacing_folder
+from longspan.files import replacing, replacing_folder
 from longspan.models import has_tokenizer, load_model, load_tokenizer
 from longspan.records import Record, read_records
 from longspan.registry import format_methods
 
-Format = Literal["hf", "vllm"]
+Format = Literal["hf", "vllm", "gguf"]
+GGUF_SUFFIX = ".gguf"
+"""A place to write to that ends so is one file, not a folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Exported:
     reason: str | None
     """Why it needs longspan."""
     rope_type: str
-    """Of config.json."""
+    """Of config.json; of a GGUF file `base`, `linear`, `yarn` or, with a factor for each pair, `factors`."""
     max_length: int
     """Tokens that the target grants by its own rules."""
 
@@ -64,33 +67,38 @@ def export(
     device: str = "auto",
     dtype: str | None = None,
 ) -> Exported:
-    """Write the model at `folder` to the new folder `out`.
+    """Write the model at `folder` to the new folder `out`, or to the file `out` if its name ends in `.gguf`.
 
     Args:
         folder: saved by longspan, or a plain Hugging Face folder; it is only read.
         to: `hf`, for transformers without longspan where its rope types can say what the methods do, else with a
-            modeling file that imports longspan; `vllm`, with lengths as vLLM reads them.
+            modeling file that imports longspan; `vllm`, with lengths as vLLM reads them; `gguf`, one file for
+            llama.cpp, which stands in `out` as `model.gguf` if that is a folder.
         records: a records.jsonl, or a folder with one, for the model card; None takes that of `folder` if it has one.
         overwrite: replace `out`.
         device, dtype: as `load_model`; a dtype converts the weights.
 
     Raises:
-        ConfigError: `out` exists, or an unknown format.
+        ConfigError: `out` exists, an unknown format, or `gguf` without the package of that name.
         MethodError, FamilyError: the format cannot say what the methods do.
         CheckpointError: `folder` is no model folder, damaged, or has an adapter beside the model.
-        DataError: `records` holds none of these methods.
+        DataError: `records` holds none of these methods, or llama.cpp cuts text otherwise than the tokenizer.
         StorageError: the disk is full or the place cannot be written; nothing is left behind.
     """
     folder, out = Path(folder), Path(out)
     if to not in get_args(Format):
         raise ConfigError(f"unknown format '{to}': choose from {', '.join(get_args(Format))}")
+    if to == "gguf":
+        _check_gguf(out, records)
     _check_out(folder, out, overwrite)
     model = load_model(folder, device=device, dtype=dtype)
     if getattr(model, "_hf_peft_config_loaded", False):  # it would be saved without the model
         raise CheckpointError(f"{folder} has an adapter beside the model: merge it by peft's merge_and_unload first")
     plan = surgery.plan(model, ())
-    form = _form(model, plan, to)
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
+    if to == "gguf":
+        return _export_gguf(model, plan, tokenizer, out, _records(folder, records, plan.methods))
+    form = _form(model, plan, to)
     result = _result(out, to, plan, form, tokenizer)
     text = _card(result, plan, _records(folder, records, plan.methods))
     try:
@@ -114,6 +122,49 @@ def _check_out(folder: Path, out: Path, overwrite: bool) -> None:
         raise ConfigError(f"{out} exists: choose another --out, or replace it with --overwrite")
     if out.resolve() == folder.resolve():
         raise ConfigError(f"{out} is the model itself: choose another --out")
+
+
+def _check_gguf(out: Path, records: str | Path | None) -> None:
+    """Refuse what is missing for a GGUF file, before anything is loaded.
+
+    Raises:
+        ConfigError: the package gguf is not installed, or records are given and there is no card to hold them.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise ConfigError("a GGUF file needs the package gguf: pip install 'longspan[gguf]'")
+    if out.suffix == GGUF_SUFFIX and records is not None:
+        raise ConfigError(f"{out} is one file without a model card, so records have no place: name a folder, or none")
+
+
+def _export_gguf(
+    model: PreTrainedModel,
+    plan: surgery.Plan,
+    tokenizer: PreTrainedTokenizerBase | None,
+    out: Path,
+    records: list[Record],
+) -> Exported:
+    """Write the model as one file, in a folder with a model card or alone."""
+    from longspan.export.gguf import gguf_card, gguf_file  # whose package is optional
+
+    file = gguf_file(model, plan, tokenizer)
+    if out.suffix == GGUF_SUFFIX:
+        with replacing(out) as part:
+            file.write(part, out.stem)
+    else:
+        with replacing_folder(out) as part:
+            file.write(part / f"model{GGUF_SUFFIX}", out.name)
+            (part / "README.md").write_text(gguf_card(file, out.name, records), encoding="utf-8")
+    return Exported(
+        out=out,
+        to="gguf",
+        methods=plan.methods,
+        original_length=plan.window.original_length,
+        target_length=plan.window.target_length,
+        code=False,
+        reason=None,
+        rope_type=file.rope.kind,
+        max_length=plan.window.target_length,
+    )
 
 
 def _form(model: PreTrainedModel, plan: surgery.Plan, to: Format) -> _Form:

@@ -20,9 +20,8 @@ from longspan.equation import Slots, Window
 from longspan.methods.frequency.dynamic_ntk import DynamicNtk
 from longspan.methods.frequency.llama3 import Llama3
 from longspan.methods.frequency.yarn import Yarn
-from longspan.planner import head_dim
 from longspan.surgery import Plan
-from longspan.surgery.families import GLOBAL
+from longspan.surgery.families import GLOBAL, head_dim
 
 CLOSE = 1e-5
 """Largest relative difference of a frequency: transformers makes its own in float32."""
@@ -45,7 +44,7 @@ def plain_config(
     Raises:
         InexpressibleError: there is none.
     """
-    root = _temperature_root(plan)
+    root = temperature_root(plan)
     for rope in _candidates(plan.slots, plan.window, root):
         found: PreTrainedConfig | None = _with_rope(config, plan, rope)
         if found is not None and adapt is not None:
@@ -73,7 +72,7 @@ def rope_type(config: PreTrainedConfig) -> str:
     return str(rope.get(GLOBAL, rope).get("rope_type", "default"))
 
 
-def _temperature_root(plan: Plan) -> float:
+def temperature_root(plan: Plan) -> float:
     """What cos and sin are multiplied by: the square root of tau, which must be the same for every query."""
     slots, window = plan.slots, plan.window
     for method, does in ((slots.feature, "changes what is rotated"), (slots.bias, "adds a bias")):
@@ -97,8 +96,8 @@ def _candidates(slots: Slots, window: Window, root: float) -> Iterator[dict[str,
         return
     short, long = (slots.omega(window.at(length)) for length in (window.original_length, window.target_length))
     if root == 1:
-        yield {"rope_type": "default", "rope_theta": _base(long, window)}
-        yield {"rope_type": "linear", "factor": _rounded(window.omega[0] / long[0])}
+        yield {"rope_type": "default", "rope_theta": base_of(long, window)}
+        yield {"rope_type": "linear", "factor": rounded(window.omega[0] / long[0])}
     factor = getattr(frequency, "factor", None) or window.factor
     if isinstance(frequency, Llama3):
         ends = {"low_freq_factor": frequency.low_freq_factor, "high_freq_factor": frequency.high_freq_factor}
@@ -117,14 +116,14 @@ def _candidates(slots: Slots, window: Window, root: float) -> Iterator[dict[str,
     }
 
 
-def _base(omega: Tensor, window: Window) -> float:
+def base_of(omega: Tensor, window: Window) -> float:
     """The base whose last frequency is the last of `omega`."""
     if omega.equal(window.omega) or window.rotary_dim == 2 or not omega[-1]:
         return window.base
-    return _rounded(omega[-1] ** (-window.rotary_dim / (window.rotary_dim - 2)))
+    return rounded(omega[-1] ** (-window.rotary_dim / (window.rotary_dim - 2)))
 
 
-def _rounded(value: Tensor) -> float:
+def rounded(value: Tensor) -> float:
     """Twelve digits: far more than float32 holds, and 500000.0 stays what it was."""
     return float(f"{float(value):.12g}")
 
