@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.cache import cache_costs
 from benchmarks.coca_cost import model_costs, released_costs
+from benchmarks.memory import memory_costs
 from longspan.files import write_text
 from longspan.records import Record, hardware, read_records
 
@@ -21,6 +22,7 @@ SUITES: dict[str, Callable[[float], Iterator[Record]]] = {
     "prefill": functools.partial(model_costs, "prefill"),
     "released": torch.no_grad()(released_costs),
     "cache": cache_costs,
+    "memory": memory_costs,
 }
 
 

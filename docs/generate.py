@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shutil
 import sys
@@ -10,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 from longspan.cli import main as longspan
+from longspan.files import write_json
+from longspan.planner.reach import own_reach
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, update_readme, write_picture
 from longspan.report.results import Results
@@ -19,6 +22,9 @@ from longspan.study.run import read_study, results_table
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = Path("results/books-256")
 """The study that the README shows."""
+PLAN = Path("docs/plan.md")
+REACH = Path("src/longspan/planner/reach.json")
+"""The reach of each line of the studies, which `longspan plan` tells."""
 SHOWN = ("plain", "ntk", "yarn(beta_fast=9.2)")
 """Extensions in the README's tables; the study's own table has them all."""
 
@@ -52,9 +58,24 @@ def generate(root: Path) -> list[Path]:
     shown = _shown(records)
     tables = {f"{STUDY.name}-{task}": markdown_table(shown, task=task) for task in ("perplexity", "passkey")}
     tables[f"{STUDY.name}-summary"] = "\n".join(f"- {sentence}" for sentence in sentences(Results(records)))
-    tables["benchmarks"] = _costs(read_records(root / "results/benchmarks"))
+    costs = read_records(root / "results/benchmarks")
+    tables["benchmarks"] = _costs(costs)
     update_readme(root / readme, tables)
-    return [methods, *pages, readme]
+    update_readme(root / PLAN, {"memory": _memory(costs)})
+    rows = [
+        row
+        for study in studies
+        if (size := _size(root / study)) is not None
+        for row in own_reach(study.name, size, read_records(root / study))
+    ]
+    write_json(root / REACH, [dataclasses.asdict(row) for row in rows])
+    return [methods, *pages, readme, PLAN, REACH]
+
+
+def _size(study: Path) -> str | None:
+    """The size of a study's models; None where they go on from trained ones."""
+    size: str | None = read_study(study).run["model"].get("size")
+    return size
 
 
 def _study_pages(root: Path, study: Path) -> list[Path]:
@@ -85,6 +106,31 @@ def _costs(records: list[Record]) -> str:
         cells = [_cell(found[length]) if length in found else "–" for length in lengths]
         lines.append(f"| {task} | {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _memory(records: list[Record]) -> str:
+    """Predicted over measured bytes: a row for each family, a column for each kind of work, caches together."""
+    measured: dict[tuple[object, ...], dict[str, float]] = {}
+    for record in records:
+        if record.run == "benchmarks/memory" and record.value is not None:
+            place = (record.model, record.method, record.task, record.length)
+            measured.setdefault(place, {})[record.metric] = record.value
+    found: dict[str, dict[str, list[float]]] = {}
+    for (family, _, task, _), values in measured.items():
+        work = "cache" if str(task).startswith("cache") else str(task).rpartition(", ")[0]
+        ratio = values["predicted bytes"] / values["bytes"]
+        found.setdefault(str(family), {}).setdefault(work, []).append(ratio)
+    works = list(dict.fromkeys(work for row in found.values() for work in row))
+    lines = [f"| family | {' | '.join(works)} |", "|---|" + "--:|" * len(works)]
+    for family, row in found.items():
+        cells = [_span(row[work]) if work in row else "–" for work in works]
+        lines.append(f"| {family} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _span(ratios: list[float]) -> str:
+    low, high = (f"{ratio:.3f}" for ratio in (min(ratios), max(ratios)))
+    return low if low == high else f"{low}–{high}"
 
 
 def _cell(record: Record) -> str:

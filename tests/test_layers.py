@@ -16,10 +16,11 @@ FLOORS = (
     {"methods"},
     {"registry"},
     {"kernels", "reference"},
-    {"surgery", "data", "planner"},
+    {"surgery", "data"},
     {"models"},
     {"train", "evaluate", "doctor", "report"},
     {"study", "search", "export", "serve"},
+    {"planner"},
     {"cli"},
 )
 """Rooms from the ground up: each may use those below it and itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import longspan
-from longspan.planner import SUGGESTIONS, doublings, format_bytes, memory
-from longspan.registry import all_methods
 
 Done = Callable[..., str]
 
@@ -48,17 +47,9 @@ def test_plan_counts_the_cache_that_a_forward_makes(
     done("plan", model_folder, *options, "--json", tmp_path / "plan.json")
     rows = json.loads((tmp_path / "plan.json").read_text())["memory"]
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    assert rows[0]["weights"] == sum(parameter.nbytes for parameter in model.parameters())
     longspan.extend(model, method, target_length=128)
+    assert rows[0]["weights"] == sum(parameter.nbytes for parameter in model.parameters())
     assert {row["length"]: row["cache"] for row in rows} == {length: cached(model, length) for length in (64, 128)}
-
-
-def test_a_layer_that_slides_keeps_its_window_only() -> None:
-    from conftest import make_model
-
-    model = make_model("mistral", sliding_window=16)
-    for length in (8, 64):
-        assert memory(model.config, 0, length, "float32").cache == cached(model, length)
 
 
 def test_plan_reads_a_llama2c_checkpoint_and_a_model_saved_by_longspan(
@@ -69,22 +60,39 @@ def test_plan_reads_a_llama2c_checkpoint_and_a_model_saved_by_longspan(
     assert "methods in force: coca+pi" in done("plan", tmp_path / "out", "--target-length", "512")
 
 
-def test_suggestions_name_methods_that_exist() -> None:
-    assert {item.method for item in SUGGESTIONS} <= set(all_methods())
-    assert [item.verdict(1000) for item in SUGGESTIONS] == ["not enough"] * len(SUGGESTIONS)
+def test_plan_recommends_what_then_works(model_folder: Path, done: Done, tmp_path: Path) -> None:
+    said = done("plan", model_folder, "--target-length", "256", "--serve", "vllm", "--json", tmp_path / "plan.json")
+    result = json.loads((tmp_path / "plan.json").read_text())
+    method = result["recommendation"]["method"]
+    assert f"Recommended: {method}, without training: factor 4 is within" in " ".join(said.split())
+    assert all(len(line) <= 100 for line in said.splitlines()[1:])
+    served = {answer["server"]: answer for answer in result["servers"]}
+    assert served["vllm"]["max_length"] == 256
+    done("extend", model_folder, "--method", method, "--target-length", "256", "--out", tmp_path / "out")
+    done("export", tmp_path / "out", "--to", "vllm", "--out", tmp_path / "vllm")
+    assert served["vllm"]["accepted"]
 
 
-def test_doublings_end_at_the_target() -> None:
-    assert doublings(64, 64) == [64]
-    assert doublings(64, 200) == [64, 128, 200]
-    assert doublings(100, 800) == [100, 200, 400, 800]
+def test_plan_needs_nothing_but_the_config(model_folder: Path, done: Done, tmp_path: Path) -> None:
+    shutil.copy(model_folder / "config.json", tmp_path)
+    whole = done("plan", model_folder, "--target-length", "128").partition(": ")[2]
+    assert done("plan", tmp_path, "--target-length", "128").partition(": ")[2] == whole
 
 
-@pytest.mark.parametrize(
-    ("number", "text"), [(1023, "1023 B"), (1536, "1.5 KiB"), (1044480, "1020 KiB"), (3 << 30, "3 GiB")]
-)
-def test_bytes_are_written_with_a_unit(number: int, text: str) -> None:
-    assert format_bytes(number) == text
+def test_plan_goes_on_from_an_extended_model(model_folder: Path, done: Done, tmp_path: Path) -> None:
+    done("extend", model_folder, "--method", "yarn", "--target-length", "128", "--out", tmp_path / "out")
+    said = " ".join(done("plan", tmp_path / "out", "--target-length", "256").split())
+    assert "It is extended to 128 tokens already: factors count from 64, and `longspan extend` takes --again" in said
+    assert "Recommended: yarn, without training: it is in force already" in said
+
+
+def test_wanting_training_and_ruling_it_out_change_the_advice(model_folder: Path, done: Done) -> None:
+    def advice(length: str, *options: str) -> str:
+        said = " ".join(done("plan", model_folder, "--target-length", length, *options).split())
+        return said.partition("Recommended: ")[2].partition(":")[0]
+
+    assert advice("256", "--train") == "yarn, then training at 256"
+    assert advice("1k", "--no-train") == "no method for sure; try yarn"
 
 
 def test_an_extended_model_loads_and_generates_as_it_was(model_folder: Path, done: Done, tmp_path: Path) -> None:
