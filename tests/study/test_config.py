@@ -93,3 +93,16 @@ def test_trials_hold_from_their_length_on(values: dict[str, Any]) -> None:
     passkey = StudyConfig.parse(values, "study.yaml").evaluate.passkey
     assert passkey is not None
     assert [passkey.trials_at(length) for length in (64, 127, 128, 4096)] == [10, 10, 2, 2]
+
+
+def test_each_seed_goes_on_from_a_model_of_its_own(values: dict[str, Any]) -> None:
+    values["seeds"] = [3, 5]
+    values["run"] |= {"model": {"from": "bases/{seed}/checkpoint"}, "data": {"text": values["run"]["data"]["text"]}}
+    taught = {"distill.from": "bases/{seed}/checkpoint", "start": "fit", "steps": 0}
+    values["arms"]["coca"]["set"] = taught
+    study = StudyConfig.parse(values, "study.yaml")
+    assert study.run_config("rope", 5).model.from_ == "bases/5/checkpoint"
+    run = study.run_config("coca")
+    assert (run.seed, run.model.from_, run.start, run.total_steps) == (3, "bases/3/checkpoint", "fit", 0)
+    assert run.distill is not None
+    assert run.distill.from_ == "bases/3/checkpoint"

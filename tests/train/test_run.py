@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import longspan
-from longspan import surgery
+from longspan import models, surgery
 from longspan.errors import CheckpointError, ConfigError, DataError, MethodError, TrainingError
 from longspan.records import read_records
 from longspan.train import trainer
@@ -257,7 +257,7 @@ def test_fine_tuning_extends_the_window_and_takes_the_models_own_tokenizer(tmp_p
         model={"from": str(base)}, data=text, methods="yarn", target_length=64, train_length=32, steps=2
     )
     checkpoint = train(config, tmp_path / "tuned", progress=False)
-    model = surgery.load(checkpoint)
+    model = models.load(checkpoint)
     assert (surgery.original_length(model), surgery.target_length(model)) == (16, 64)
     assert surgery.current_methods(model) == (longspan.Yarn(),)
     assert {record.method for record in read_records(tmp_path / "tuned")} == {"yarn"}

@@ -129,7 +129,10 @@ class StudyConfig(Settings):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default_factory=lambda: [0])
     """A model is trained for each; initial weights and data order follow from it."""
     run: dict[str, Any]
-    """A run as `longspan train` reads it, without name, seed and methods; equal for all arms."""
+    """A run as `longspan train` reads it, without name, seed and methods; equal for all arms.
+
+    `{seed}` in `model.from` and `distill.from` stands for the seed, so that each seed goes on from a model of its own.
+    """
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     extensions: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["none"])
     """What is put on each trained arm, aimed at each length afresh; `none` measures it as it was trained."""
@@ -215,15 +218,23 @@ class StudyConfig(Settings):
                     "add it or set gate to null"
                 )
 
-    def run_config(self, arm: str, seed: int = 0, *, where: str = "study", **more: Any) -> RunConfig:
+    def run_config(self, arm: str, seed: int | None = None, *, where: str = "study", **more: Any) -> RunConfig:
         """The run that trains `arm` with `seed`; `more` are settings of the run by dotted name (`data.cache`).
+
+        Args:
+            seed: None takes the first of the study.
 
         Raises:
             ConfigError: settings that cannot be used, with the arm's name.
         """
+        seed = self.seeds[0] if seed is None else seed
         values = copy.deepcopy(self.run)
         for key, value in {**self.arms[arm].set, **more}.items():
             _put(values, key, value)
+        for group in ("model", "distill"):
+            settings = values.get(group)
+            if isinstance(settings, dict) and isinstance(settings.get("from"), str):
+                settings["from"] = settings["from"].replace("{seed}", str(seed))
         values |= {"name": f"{self.name}/{arm}-{seed}", "seed": seed, "methods": self.arms[arm].methods}
         return RunConfig.parse(values, f"{where}, run of arm '{arm}'")
 

@@ -26,7 +26,7 @@ from longspan.records import Record
 from longspan.study.cells import Cell, methods_in_force
 from longspan.study.config import StudyConfig
 from longspan.study.inputs import perplexity_documents, perplexity_protocol, position_documents
-from longspan.surgery import extend
+from longspan.surgery import extend, is_extended
 
 
 class Measurer:
@@ -117,7 +117,8 @@ class Measurer:
             yield
             return
         target_length = max(cell.length, self.train_length)
-        with extend(self.model, cell.extension, original_length=self.train_length, target_length=target_length):
+        lengths = {"original_length": self.train_length, "target_length": target_length}
+        with extend(self.model, cell.extension, **lengths, again=is_extended(self.model)):
             yield
 
     def _perplexity(self, cell: Cell) -> list[Record]:

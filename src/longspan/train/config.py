@@ -12,7 +12,9 @@ from longspan.data.text import Part
 from longspan.data.tokenizer import SMALLEST_VOCAB
 from longspan.equation import fill_slots
 from longspan.errors import LongspanError
+from longspan.methods.feature.coca import Coca
 from longspan.registry import format_methods, parse_methods
+from longspan.train.distill import DistillSettings
 from longspan.train.settings import Length, Settings
 from longspan.train.sizes import find_size
 
@@ -134,20 +136,27 @@ class RunConfig(Settings):
     model: ModelSettings = Field(default_factory=lambda: ModelSettings.model_validate({}))
     methods: str = "rope"
     """Methods put in before training, as `longspan methods` spells them: `coca`, `coca(form='slack')+yarn`."""
+    start: Literal["mean", "random", "fit"] | None = None
+    """Fine-tuning into CoCA: what t begins as (see `longspan.convert`); `fit` looks at windows of the training data."""
     train_length: Length
     """Tokens in a training window."""
     target_length: Length | None = None
     """Fine-tuning: the window that the methods extend the model to."""
+    again: bool = False
+    """Fine-tuning: extend a model that is extended already; new frequencies take the place of the old."""
     data: DataSettings
     trainable: dict[Share, Annotated[list[str], Field(min_length=1)]] | None = None
     """Parts that learn, by the share of the run from which they do: `{0: [k_proj], 0.3: ['*']}`; null: all, always.
 
     A part is a module or parameter name (`k_proj`, `*norm*`, `embed_tokens`); the others stay as they are.
     """
+    distill: DistillSettings | None = None
+    """Fine-tuning: learn the predictions of the original model, too."""
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.model_validate({}))
     tokens: Length | None = None
     """Tokens to train on; or give `steps`."""
-    steps: Annotated[int, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimizer steps; 0 makes the model and trains nothing."""
     batch_tokens: Length = 4096
     """Tokens an optimizer step rests on."""
     micro_batch_tokens: Length | None = None
@@ -206,6 +215,13 @@ class RunConfig(Settings):
             raise ValueError("'trainable' does not say what learns at first: give the share 0")
         if self.target_length is not None:
             self._check_target(self.target_length)
+        if self.again and not parse_methods(self.methods):
+            raise ValueError("'again' has no effect without a method; set 'methods', say to yarn")
+        for name in ("start", "distill", "again"):
+            if getattr(self, name) and self.model.from_ is None:
+                raise ValueError(f"'{name}' is for fine-tuning: name the trained model under 'model.from'")
+        if self.start is not None and not any(isinstance(method, Coca) for method in parse_methods(self.methods)):
+            raise ValueError("'start' is how CoCA's t begins: put coca among the methods, or leave it out")
         return self
 
     def _check_target(self, target_length: int) -> None:

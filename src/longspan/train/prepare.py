@@ -63,7 +63,7 @@ def prepare(config: RunConfig, folder: Path, *, progress: bool = True) -> Prepar
 
 
 def input_hashes(config: RunConfig) -> dict[str, str]:
-    """Hashes of what a run reads, by the setting that names it: the text, a given tokenizer, the model trained on.
+    """Hashes of what a run reads, by the setting that names it: the text, a given tokenizer, the models.
 
     What lies on the network (`datasets:`, a model's hub name) is known by its name alone and left out.
 
@@ -79,6 +79,8 @@ def input_hashes(config: RunConfig) -> dict[str, str]:
     if model is not None and (weights := _fingerprint(model)) is not None:
         own = [] if data.tokenizer is not None else [tokenizer_hash(load_tokenizer(model))]
         found["model.from"] = value_hash([weights, *own])
+    if config.distill is not None and (weights := _fingerprint(config.distill.from_)) is not None:
+        found["distill.from"] = weights
     return found
 
 

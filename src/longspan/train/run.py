@@ -28,6 +28,7 @@ from longspan.registry import format_methods, methods_to_json, parse_methods
 from longspan.train import states
 from longspan.train.callbacks import Interruption, LossRecords, ProgressBar, train_record
 from longspan.train.config import RunConfig, changed_keys
+from longspan.train.distill import Teacher
 from longspan.train.prepare import Prepared, input_hashes, prepare
 from longspan.train.sizes import build_plain_model, install_methods
 from longspan.train.stages import Stages
@@ -64,8 +65,8 @@ def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
         states.remove_leftovers(out)
         states.remove_leftovers(out / STATE_FOLDER)
         _train(config, out, progress)
-        # more than twice the size of the model, and of no further use
-        shutil.rmtree(out / STATE_FOLDER)
+        if config.total_steps:  # more than twice the size of the model, and of no further use
+            shutil.rmtree(out / STATE_FOLDER)
         return checkpoint
 
 
@@ -76,20 +77,37 @@ def _train(config: RunConfig, out: Path, progress: bool) -> None:
     prepared = prepare(config, Path(config.data.cache) if config.data.cache else out / "data", progress=progress)
     state = _last_state(config, out)
     _keep_data(config, prepared, out, begun=state is not None)
-    model, plan = _make_model(config, prepared)
+    model, plan = _make_model(config, prepared, begun=state is not None)
     write_json(out / PLAN_FILE, plan)
-    dataset = MixtureDataset(
-        prepared.tokens,
-        prepared.tokenizer,
-        config.train_length,
-        config.data.mixture,
-        config.seed,
-        config.total_steps * config.batch_tokens // config.train_length,
-    )
+    if config.total_steps:
+        _take_steps(config, prepared, model, state, out, device, progress)
+    else:
+        write_text(out / RECORDS_FILE, "")
+    with states.writing_folder(out / CHECKPOINT) as part, _no_bars():
+        model.save_pretrained(part)
+        prepared.tokenizer.save_pretrained(part)
+
+
+def _take_steps(
+    config: RunConfig,
+    prepared: Prepared,
+    model: PreTrainedModel,
+    state: Path | None,
+    out: Path,
+    device: torch.device,
+    progress: bool,
+) -> None:
+    """Train `model` in place, from `state` on."""
     method = format_methods(surgery.current_methods(model))
+    teacher = None
+    if config.distill is not None:
+        teacher = Teacher.load(config.distill, prepared.tokenizer, model, config.train_length, device)
     bar, interruption = ProgressBar(config, shown=progress), Interruption()
     callbacks = [bar, LossRecords(config, method, out / RECORDS_FILE), interruption, Stages(config, model)]
-    trainer = RunTrainer(config=config, model=model, dataset=dataset, out=out, device=device, callbacks=callbacks)
+    dataset = _windows(config, prepared, config.total_steps * config.batch_tokens // config.train_length)
+    trainer = RunTrainer(
+        config=config, model=model, dataset=dataset, out=out, device=device, callbacks=callbacks, teacher=teacher
+    )
     with contextlib.closing(bar), interruption:
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
     step = trainer.state.global_step
@@ -99,13 +117,20 @@ def _train(config: RunConfig, out: Path, progress: bool) -> None:
             f"interrupted at step {step} of {config.total_steps}; {out} keeps the state: run the same again to go on"
         )
     append_records(out / RECORDS_FILE, [train_record(config, method, "seconds", round(trainer.seconds, 3), step)])
-    with states.writing_folder(out / CHECKPOINT) as part, _no_bars():
-        model.save_pretrained(part)
-        prepared.tokenizer.save_pretrained(part)
 
 
-def _make_model(config: RunConfig, prepared: Prepared) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model before its first step, with its methods, and what `plan.json` says about them."""
+def _windows(config: RunConfig, prepared: Prepared, size: int) -> MixtureDataset:
+    """The first `size` windows of the run."""
+    return MixtureDataset(
+        prepared.tokens, prepared.tokenizer, config.train_length, config.data.mixture, config.seed, size
+    )
+
+
+def _make_model(config: RunConfig, prepared: Prepared, *, begun: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model before its first step, with its methods, and what `plan.json` says about them.
+
+    Where the run has `begun`, weights will come from its state.
+    """
     tokenizer, wanted = prepared.tokenizer, config.model
     if wanted.from_ is None:
         assert wanted.family is not None
@@ -130,14 +155,36 @@ def _make_model(config: RunConfig, prepared: Prepared) -> tuple[PreTrainedModel,
                 f"the tokenizer has {len(tokenizer)} tokens and {wanted.from_} only {model.config.vocab_size}: "
                 "leave data.tokenizer out to take the model's own"
             )
-        methods = parse_methods(config.methods)
-        patch = surgery.extend(model, methods, target_length=config.target_length) if methods else None
+        patch = _patch(config, prepared, model, begun=begun)
     if config.train_length > surgery.target_length(model):
         raise ConfigError(
             f"train_length {config.train_length} is longer than the model's window of"
             f" {surgery.target_length(model)} tokens: set target_length and a method"
         )
     return model, _plan_values(model, patch)
+
+
+def _patch(config: RunConfig, prepared: Prepared, model: PreTrainedModel, *, begun: bool) -> surgery.Patch | None:
+    """Put the methods of the run into a trained model, and have CoCA's t begin as the settings say."""
+    methods = parse_methods(config.methods)
+    if config.start is None:
+        if not methods:
+            return None
+        return surgery.extend(model, methods, target_length=config.target_length, again=config.again)
+    start = "mean" if begun else config.start
+    ids = None
+    if start == "fit":
+        windows = _windows(config, prepared, surgery.FIT_WINDOWS)
+        ids = torch.stack([windows[number]["input_ids"] for number in range(len(windows))])
+    return surgery.convert(
+        model,
+        methods,
+        start=start,
+        ids=ids,
+        seed=config.seed,
+        target_length=config.target_length,
+        again=config.again,
+    )
 
 
 def _plan_values(model: PreTrainedModel, patch: surgery.Patch | None) -> dict[str, Any]:
@@ -195,6 +242,7 @@ def _check_begun(config: RunConfig, out: Path) -> None:
         return
     old, new = _read_data(path).get("inputs", {}), input_hashes(config)
     named = {"data.text": config.data.text, "data.tokenizer": config.data.tokenizer, "model.from": config.model.from_}
+    named["distill.from"] = config.distill.from_ if config.distill else None
     changed = [f"{name} ({named[name]})" for name in old if new.get(name) != old[name]]
     if changed:
         raise DataError(

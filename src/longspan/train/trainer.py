@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from longspan.errors import StorageError, TrainingError
 from longspan.train import snapshot
 from longspan.train.config import RunConfig
+from longspan.train.distill import Teacher
 from longspan.train.states import read_value, save_state, saved_states, state_step
 
 STATE_FOLDER = "state"
@@ -86,8 +87,9 @@ class RunTrainer(Trainer):
         out: Path,
         device: torch.device,
         callbacks: list[TrainerCallback],
+        teacher: Teacher | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.teacher = config, teacher
         self.states = out / STATE_FOLDER
         self._progress: dict[str, Any] | None = None
         self._before_step: _PassState | None = None
@@ -121,9 +123,16 @@ class RunTrainer(Trainer):
         self._created_lr_scheduler = True
         return scheduler
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer computes it, without a cache of keys and values."""
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
+        """As the Trainer computes it, without a cache of keys and values; mixed with the teacher's if there is one."""
+        inputs = {**inputs, "use_cache": False}
+        if self.teacher is None:
+            return super().compute_loss(model, inputs, **kwargs)
+        loss, outputs = super().compute_loss(model, inputs, **{**kwargs, "return_outputs": True})
+        with self.accelerator.autocast():
+            return self.teacher.loss(
+                loss, outputs.logits, inputs["input_ids"], inputs["labels"], kwargs["num_items_in_batch"]
+            )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass.
