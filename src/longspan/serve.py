@@ -31,7 +31,7 @@ SERVED = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/model
 BAD_REQUEST = 400
 
 
-def serving(folder: str, *, device: str = "auto", dtype: str | None = None) -> FastAPI:
+def serving(folder: str, *, device: str = "auto", dtype: str | None = None, trust_remote_code: bool = False) -> FastAPI:
     """The server's application, the model loaded: what `SERVED` lists
 
     Args:
@@ -40,7 +40,7 @@ def serving(folder: str, *, device: str = "auto", dtype: str | None = None) -> F
     Raises:
         CheckpointError: the model or its tokenizer cannot be loaded.
     """
-    manager = _OneModel(folder, device, dtype)
+    manager = _OneModel(folder, device, dtype, trust_remote_code)
     state = _BoundedState()
     handlers = {
         "chat_handler": _Chat(manager, state),
@@ -84,9 +84,9 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
 class _OneModel(ModelManager):
     """Serves the model in one folder, loaded as every other command loads it."""
 
-    def __init__(self, folder: str, device: str, dtype: str | None) -> None:
-        self.tokenizer = load_tokenizer(folder)
-        self.model = load_model(folder, device=device, dtype=dtype)
+    def __init__(self, folder: str, device: str, dtype: str | None, trust_remote_code: bool) -> None:
+        self.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        self.model = load_model(folder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         super().__init__(force_model=folder)
 
     def _load_processor(self, *args: Any, **kwargs: Any) -> Any:

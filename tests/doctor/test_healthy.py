@@ -22,7 +22,7 @@ OWN_TYPES = {
     "linear": (TRAIN_LENGTH, {}),
     "yarn": (TARGET, {"original_max_position_embeddings": TRAIN_LENGTH}),
     "llama3": (
-        TARGET,
+        4 * TARGET,  # as Llama 3.1 has it: the window is longer than the factor says
         {"original_max_position_embeddings": TRAIN_LENGTH, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
     ),
 }
@@ -157,8 +157,21 @@ def test_a_family_that_surgery_does_not_know_is_examined_as_far_as_it_goes() -> 
 def test_what_is_not_a_model_with_weights_is_refused(tiny_model: Maker) -> None:
     with pytest.raises(ConfigError, match="not a str"):
         ls.doctor("llama")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="is a qwen3 and this one a llama: give the plain model"):
+        ls.doctor(tiny_model("llama"), against=tiny_model("qwen3"))
     with pytest.raises(ConfigError, match="no weights"):
         ls.doctor(tiny_model("llama").to("meta"))
+
+
+def test_a_model_with_an_adapter_is_refused_in_one_line(tiny_model: Maker) -> None:
+    peft = pytest.importorskip("peft")
+    model = tiny_model("llama")
+    ls.extend(model, "coca+yarn", target_length=TARGET)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
+    for given in (adapted, adapted.get_base_model()):
+        with pytest.raises(ConfigError, match=r"has an adapter beside its weights: examine model\.merge_and_unload"):
+            ls.doctor(given)
+    assert not alarms(ls.doctor(adapted.merge_and_unload()))
 
 
 def test_the_room_and_the_function_of_one_name_are_both_called(tiny_model: Maker) -> None:

@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 import longspan as ls
-from longspan.errors import LengthError
+from longspan.errors import ConfigError, LengthError
 from surgery_methods import GROWING, METHODS
 from tolerances import LOGITS, logit_distance
 
@@ -133,6 +133,28 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_the_usual_cache(exact: PreTrain
         for cache in (ls.CollinearCache(exact.config), DynamicCache(config=exact.config))
     ]
     assert distances[0] < 1.5 * distances[1]
+
+
+def test_offloading_without_an_accelerator_is_refused(exact: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch sees no CUDA device to offload from; leave it out"):
+        ls.CollinearCache(exact.config, offloading=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("max_length", [None, 128])
+@pytest.mark.parametrize("methods_text", ["coca+yarn", "dynamic_ntk(factor=4)"])
+def test_layers_that_are_offloaded_give_the_same_tokens(
+    methods_text: str, max_length: int | None, tiny_model: Maker
+) -> None:
+    model = tiny_model("llama").cuda()
+    ls.extend(model, methods_text, target_length=TARGET)
+    results = []
+    for offloading in (False, True):
+        cache = ls.CollinearCache(model.config, max_length=max_length, offloading=offloading)
+        results.append(model.generate(ids().cuda(), **GREEDY, past_key_values=cache, disable_compile=True))
+    assert torch.equal(*results)
+    assert cache.layers[-1].keys.device.type == "cpu"
 
 
 def test_a_length_that_holds_nothing_is_refused(exact: PreTrainedModel) -> None:

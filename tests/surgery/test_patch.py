@@ -180,13 +180,6 @@ def test_a_factor_of_a_method_sets_the_target(tiny_model: Maker) -> None:
         assert model.config.max_position_embeddings == 512
 
 
-def test_a_second_scaling_is_refused_by_the_name_of_the_first(tiny_model: Maker) -> None:
-    model = tiny_model("llama")
-    ls.extend(model, "yarn", target_length=TARGET)
-    with pytest.raises(MethodError, match="already extended to 256 tokens by Yarn: it and Pi both fill the slot 'freq"):
-        ls.extend(model, "pi", target_length=1024)
-
-
 def test_a_bias_is_refused_under_kernels_that_take_none(tiny_model: Maker) -> None:
     model = tiny_model("llama")
     model.config._attn_implementation = "flex_attention"

@@ -68,7 +68,7 @@ def test_scaling_already_in_the_config_is_kept_when_a_feature_is_added(
     with ls.extend(other, []):
         assert format_methods(current_methods(other)).startswith(methods_text)
         assert logit_distance(other(tokens, use_cache=False).logits, before) < LOGITS
-    with pytest.raises(MethodError, match="both fill the slot 'frequency'"):
+    with pytest.raises(MethodError, match="already extended from 64 to 256 tokens by"):
         ls.extend(other, "ntk", target_length=1024)
 
 

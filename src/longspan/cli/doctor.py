@@ -24,12 +24,12 @@ def run(
     Ends with exit code 1 if a check fails. It needs no data and no accelerator.
     """
     from longspan.doctor import doctor
-    from longspan.models import has_tokenizer, load_outline, load_tokenizer
+    from longspan.models import has_tokenizer, load_outline
 
     common.prepare()
-    outline = None if against is None else load_outline(against)
+    outline = None if against is None else load_outline(against, trust_remote_code=common.trust_remote_code)
     loaded = common.load_model(model)
-    tokenizer = load_tokenizer(model) if Path(model).is_dir() and has_tokenizer(model) else None
+    tokenizer = common.load_tokenizer(model) if Path(model).is_dir() and has_tokenizer(model) else None
     report = doctor(loaded, against=outline, tokenizer=tokenizer, seed=common.seed or 0)
     typer.echo(str(report))
     common.write({"path": model, "against": against, **report.to_json()})

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from longspan.cli.options import Common, Model, as_rows, with_common
+from longspan.cli.options import Again, Common, Model, as_rows, with_common
 
 
 @with_common
@@ -24,6 +24,7 @@ def run(
     original_length: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="With --extend: trained length, if the config does not say.")
     ] = None,
+    again: Again = False,
     stride: Annotated[
         int | None, typer.Option(min=1, help="Perplexity: tokens between windows (a quarter of them, at most 512).")
     ] = None,
@@ -57,6 +58,7 @@ def run(
         extend=extend,
         target_length=target_length,
         original_length=original_length,
+        again=again or None,
         stride=stride,
         variant=variant,
         max_targets=max_targets,

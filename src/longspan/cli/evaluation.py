@@ -27,6 +27,7 @@ class Settings:
     extend: str | None = None
     target_length: int | None = None
     original_length: int | None = None
+    again: bool = False
     stride: int | None = None
     variant: str = "matched"
     max_targets: int | None = None
@@ -76,7 +77,7 @@ def _refuse_useless(tasks: tuple[str, ...], given: dict[str, Any]) -> None:
             raise ConfigError(f"--{key.replace('_', '-')} has no effect without the task {task}: leave it out")
     if "text" in given and not needs_text:
         raise ConfigError("--text has no effect on passkey alone: leave it out")
-    for key in ("target_length", "original_length"):
+    for key in ("target_length", "original_length", "again"):
         if key in given and "extend" not in given:
             raise ConfigError(f"--{key.replace('_', '-')} has no effect without --extend: name the methods there")
 
@@ -98,7 +99,6 @@ class Evaluation:
         """
         from longspan import evaluate, surgery
         from longspan.equation import fill_slots
-        from longspan.models import load_tokenizer
         from longspan.registry import parse_methods
         from longspan.surgery.families import family_of
 
@@ -107,7 +107,7 @@ class Evaluation:
         self.common.prepare()
         folder = RunFolder(self.out)
         texts = self._texts()
-        tokenizer = load_tokenizer(self.name)
+        tokenizer = self.common.load_tokenizer(self.name)
         if "passkey" in settings.tasks:
             evaluate.check_passkey_lengths(tokenizer, settings.lengths)
         model = self.common.load_model(self.name)
@@ -150,6 +150,7 @@ class Evaluation:
             settings.extend or "none",
             target_length=settings.reach,
             original_length=settings.original_length,
+            again=settings.again,
         )
 
     def _protocol(

@@ -1,4 +1,4 @@
-"""`longspan export`: write a model as a folder that other tools load."""
+"""`longspan export`: write a model as a folder or file that other tools load."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from longspan.cli.options import Common, with_common
 @with_common
 def run(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Saved by longspan, or a plain Hugging Face folder.")],
-    to: Annotated[Literal["hf", "vllm"], typer.Option(help="What shall load it: transformers, or vLLM.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    to: Annotated[
+        Literal["hf", "vllm", "gguf"], typer.Option(help="What shall load it: transformers, vLLM, or llama.cpp.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; for llama.cpp also one file, NAME.gguf.")],
     records: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Records for the model card (DIR/records.jsonl if it is there).")
     ] = None,
@@ -22,9 +24,10 @@ def run(
     *,
     common: Common,
 ) -> None:
-    """Write a model as a folder that other tools load.
+    """Write a model as a folder that other tools load, or as one GGUF file.
 
-    Plain where the tool's own rope types say what the methods do, else with a file that imports longspan.
+    Plain where the tool's own rope types say what the methods do, else with a file that imports longspan; what
+    llama.cpp cannot compute is refused. GGUF needs `pip install longspan[gguf]`.
     """
     from longspan.export import export
     from longspan.export.vllm import command
@@ -42,6 +45,8 @@ def run(
         dtype=common.dtype,
     )
     form = "with code that imports longspan" if done.code else f"plain, rope type {done.rope_type}"
+    if to == "gguf":
+        form = f"for llama.cpp, rope by {done.rope_type}"
     lengths = f"{format_length(done.original_length)} -> {format_length(done.target_length)} tokens"
     typer.echo(f"{out}: {format_methods(done.methods)}, {lengths}; {form}")
     if done.reason is not None:

@@ -24,10 +24,9 @@ def run(
     import torch
 
     from longspan.errors import DataError
-    from longspan.models import load_tokenizer
 
     common.prepare()
-    tokenizer = load_tokenizer(model)
+    tokenizer = common.load_tokenizer(model)
     ids = tokenizer(text, return_tensors="pt", verbose=False).input_ids.long()
     if ids.shape[1] == 0:
         raise DataError("the prompt is empty and this tokenizer has no token to begin with: give --prompt a text")

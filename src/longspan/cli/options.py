@@ -34,6 +34,7 @@ class Common:
     device: Device | None = None
     dtype: Dtype | None = None
     quiet: bool = False
+    trust_remote_code: bool = False
 
     def say(self, text: str) -> None:
         """A note for the person at the terminal; the result itself goes to stdout by `typer.echo`."""
@@ -63,7 +64,15 @@ class Common:
         """The model at `name`, on the device and in the dtype asked for."""
         from longspan.models import load_model
 
-        return load_model(name, device=self.device or "auto", dtype=self.dtype)
+        return load_model(
+            name, device=self.device or "auto", dtype=self.dtype, trust_remote_code=self.trust_remote_code
+        )
+
+    def load_tokenizer(self, name: str) -> Any:
+        """The tokenizer of the model at `name`."""
+        from longspan.models import load_tokenizer
+
+        return load_tokenizer(name, trust_remote_code=self.trust_remote_code)
 
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -74,19 +83,28 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no notes.")], False),
 }
 
+_MODEL_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "trust_remote_code": (
+        Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that the model brings.")],
+        False,
+    ),
+}
+"""Those of commands that load a model."""
+
 
 def with_common(command: Callable[..., None]) -> Callable[..., None]:
     """Add the common options to a command, which receives them as its keyword argument `common`."""
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for name, parameter in signature.parameters.items() if name != "common"]
+    options = {**_OPTIONS, **(_MODEL_OPTIONS if "model" in signature.parameters else {})}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _OPTIONS.items()
+        for name, (annotation, default) in options.items()
     ]
 
     @functools.wraps(command)
     def run(*positional: Any, **named: Any) -> None:
-        common = Common(**{name: named.pop(name) for name in _OPTIONS})
+        common = Common(**{name: named.pop(name) for name in options})
         try:
             command(*positional, **named, common=common)
         except KeyboardInterrupt as interrupt:
@@ -109,4 +127,8 @@ def as_rows(records: Any) -> list[dict[str, Any]]:
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Hugging Face folder, hub name, or llama2.c checkpoint (folder).")
+]
+
+Again = Annotated[
+    bool, typer.Option("--again", help="Extend a model that is extended already: new frequencies replace the old.")
 ]

@@ -42,7 +42,7 @@ def run(
     """
     from longspan import evaluate, surgery
     from longspan.lengths import parse_length
-    from longspan.models import load_tokenizer, save_model
+    from longspan.models import save_model
     from longspan.search import FactorSearch, SearchFolder, SearchSettings
 
     target = parse_length(target_length)
@@ -51,7 +51,7 @@ def run(
         population=population, rounds=rounds, budget=budget, start_tokens=start_tokens, seed=common.seed or 0
     )
     common.prepare()
-    tokenizer = load_tokenizer(model)
+    tokenizer = common.load_tokenizer(model)
     read = _pieces(tokenizer, text, target, documents)
     loaded = common.load_model(model)
     search = FactorSearch(

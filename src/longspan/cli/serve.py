@@ -26,7 +26,7 @@ def run(
     except ImportError as error:
         raise ConfigError(f"serving needs {error.name}: pip install 'longspan[serve]'") from error
     listening = listen(host, port)
-    app = serving(model, device=common.device or "auto", dtype=common.dtype)
+    app = serving(model, device=common.device or "auto", dtype=common.dtype, trust_remote_code=common.trust_remote_code)
     common.say(f"{model} at http://{host}:{listening.getsockname()[1]}/v1, as model '{model}'; Ctrl-C ends it")
     try:
         serve(app, listening)

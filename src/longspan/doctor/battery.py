@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -15,6 +16,7 @@ from longspan.doctor.probe import Probe
 from longspan.doctor.registry import CHECKS, Question
 from longspan.doctor.report import Check, Report
 from longspan.errors import ConfigError, FamilyError
+from longspan.surgery.families import PREFIX
 
 ROOMS = (settings, formula, effect, masks, cache, numerics, storage)
 """Files of checks, in the order in which they are asked; importing them fills `CHECKS`."""
@@ -46,11 +48,19 @@ def doctor(
         tokenizer: the tokenizer whose length limit a server would read.
 
     Raises:
-        ConfigError: `model` or `against` is not a model, or `model` is on the meta device.
+        ConfigError: `model` or `against` is not a model or has an adapter (of peft), `model` is on the meta device, or
+            `against` is of another family.
     """
     for given in (model, against):
+        if given is not None and _is_adapted(given):
+            raise ConfigError("the model has an adapter beside its weights: examine model.merge_and_unload() of peft")
         if given is not None and not isinstance(given, PreTrainedModel):
             raise ConfigError(f"the doctor examines models of transformers, not a {type(given).__name__}")
+    if against is not None and _family(against) != _family(model):
+        raise ConfigError(
+            f"the model to compare with is a {_family(against)} and this one a {_family(model)}: "
+            "give the plain model that it was made from"
+        )
     if model.device.type == "meta":
         raise ConfigError("the model has no weights (it is on the meta device): load it first")
     with contextlib.ExitStack() as stack:
@@ -81,6 +91,15 @@ def _ask(question: Question, probe: Probe) -> Check:
         detail=finding.detail,
         advice=question.advice,
     )
+
+
+def _family(model: PreTrainedModel) -> str:
+    return model.config.model_type.removeprefix(PREFIX)
+
+
+def _is_adapted(model: object) -> bool:
+    """Whether peft has put layers of its own around those of a model, or itself around it."""
+    return isinstance(model, nn.Module) and any(hasattr(part, "base_layer") for part in model.modules())
 
 
 @contextlib.contextmanager

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from transformers import DynamicCache
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.masks import SHIFT
@@ -12,6 +16,8 @@ from longspan.doctor.tap import compare_rows, tapped
 
 PIECES = (LENGTH // 2, 1, 1, LENGTH // 4)
 """Tokens read at once; the rest goes one by one."""
+BEAMS = 3
+"""Beams of a row in beam search."""
 
 
 @check(
@@ -78,6 +84,57 @@ def no_memory(probe: Probe) -> Finding:
     last = positions + farther
     probe.logits(tokens, last if probe.positions_end is None else last.clamp(max=probe.positions_end - 1))
     return at_most(distance(probe.logits(tokens, positions), before), probe.tolerance / 100)
+
+
+@check(
+    holds="every step of greedy and of beam search has the logits of one full pass over what was written, in sd",
+    advice="generate prepares positions, masks or beams otherwise than the model reads them: compare its "
+    "prepare_inputs_for_generation with the library's, and see cached_decode",
+)
+def generation(probe: Probe) -> Finding:
+    """Does generate, greedy and with beams, go by the logits that a plain pass gives?"""
+    if not probe.model.can_generate():
+        raise DoesNotApply("the model does not generate")
+    probe.inside()  # raises where the trained window is too short
+    found = {name: _generated(probe, beams) for name, beams in (("greedy", 1), ("beams", BEAMS))}
+    worst = max(found, key=lambda name: found[name] if found[name] == found[name] else float("inf"))
+    return at_most(found[worst], probe.tolerance, f"two rows, {LENGTH // 2} new tokens; most with {worst}")
+
+
+def _generated(probe: Probe, beams: int) -> float:
+    """How far the logits of the steps of `generate` are from those of a full pass over what it returns."""
+    prompt = LENGTH // 2
+    tokens = probe.tokens(rows=2, length=prompt)
+    with _own_generation_config(probe.model):
+        made = probe.model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=LENGTH - prompt,
+            do_sample=False,
+            num_beams=beams,
+            num_return_sequences=beams,
+            output_logits=True,
+            return_dict_in_generate=True,
+            disable_compile=True,
+        )
+    steps = torch.stack(made.logits)  # step x (rows x beams) x V
+    written = torch.arange(len(steps), device=probe.device)
+    row = torch.arange(len(made.sequences), device=probe.device)[:, None]
+    found = steps[written, made.beam_indices[:, : len(steps)] if beams > 1 else row]
+    positions = torch.arange(made.sequences.shape[1], device=probe.device)[None]
+    expected = probe.logits(made.sequences, positions)[:, prompt - 1 : -1]
+    return distance(found, expected)
+
+
+@contextlib.contextmanager
+def _own_generation_config(model: PreTrainedModel) -> Iterator[None]:
+    """The model with nothing of its own that ends, forbids or samples tokens."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig(pad_token_id=0)
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
 @check(

@@ -83,4 +83,4 @@ def gradient(probe: Probe) -> Finding:
         for value in found
     ]
     worst = max(range(len(shares)), key=shares.__getitem__)
-    return at_most(shares[worst], ZERO_ROWS, f"{len(named)} weights, most in {named[worst][0]}")
+    return at_most(shares[worst], ZERO_ROWS, f"rows without a gradient, most in {named[worst][0]}")

@@ -69,10 +69,7 @@ class Probe:
 
     @functools.cached_property
     def target(self) -> int:
-        """Tokens the model shall read: for transformers' own rope types, their factor times the original length."""
-        factors = [factor for method in self.methods if (factor := getattr(method, "factor", None)) is not None]
-        if getattr(self.model.config, "longspan", None) is None and factors:
-            return int(self.original * max(factors))
+        """Tokens the model shall read."""
         return max(self.original, surgery.target_length(self.model))
 
     @functools.cached_property

@@ -63,7 +63,7 @@ class Report:
             for check in self.checks
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [self.model]
+        lines = [self.model, "(differences of logits are in standard deviations of the logits)"]
         for row in rows:
             head = "  ".join(f"{text:{width}}" for text, width in zip(row[:4], widths, strict=True)) + "  "
             lines += textwrap.wrap(head + row[4], WIDTH, subsequent_indent=" " * len(head), drop_whitespace=True)

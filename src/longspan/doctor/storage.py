@@ -8,8 +8,9 @@ from typing import Any
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from longspan import surgery
+from longspan import models, surgery
 from longspan.doctor.finding import Finding, at_most
 from longspan.doctor.probe import SHALLOW, Probe, distance
 from longspan.doctor.registry import check
@@ -34,7 +35,10 @@ def save_and_load(probe: Probe) -> Finding:
     """Does the model come back from disk as it was?"""
     probe.methods  # noqa: B018  (an unreadable config is told here, and not as a difference of logits)
     try:
-        loaded = surgery.load(probe.saved, attn_implementation=probe.model.config._attn_implementation)
+        # code that a model has brought and that is trusted, or it would not be here, is saved with it
+        own_code = type(probe.model).__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME)
+        attention = probe.model.config._attn_implementation
+        loaded = models.load(probe.saved, attn_implementation=attention, trust_remote_code=own_code)
     except (LongspanError, ValueError, OSError) as error:
         return Finding(passed=False, measured="does not load", threshold="loads", detail=str(error).partition("\n")[0])
     detail = f"{type(loaded).__name__}, first {SHALLOW} layers"
@@ -72,7 +76,9 @@ def server_length(probe: Probe) -> Finding:
     config = probe.model.config
     intended = probe.target
     factors = [getattr(method, "factor", None) for method in probe.methods]
-    if probe.against is not None and getattr(config, "longspan", None) is None and any(factors):
+    rope = getattr(config, "rope_parameters", None) or {}
+    multiplied = rope.get("rope_type", "default") not in NOT_MULTIPLIED
+    if probe.against is not None and getattr(config, "longspan", None) is None and multiplied and any(factors):
         intended = int(probe.against.config.max_position_embeddings * max(factor for factor in factors if factor))
     limit = getattr(probe.tokenizer, "model_max_length", None)
     derived = derived_length(config.to_dict(), limit)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
@@ -23,7 +23,9 @@ from transformers import (
 
 from longspan.errors import CheckpointError, ConfigError
 from longspan.files import file_hash, value_hash
+from longspan.models.config_file import check_config, read_json
 from longspan.models.llama2c import find_checkpoint, llama2c_config, load_llama2c, read_header
+from longspan.models.own_code import runs_own_code, tokenizer_runs_own_code
 from longspan.models.vocabulary import find_vocabulary, load_vocabulary
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -53,7 +55,32 @@ def _torch_dtype(dtype: str | None) -> torch.dtype | None:
     return _DTYPES[dtype]
 
 
-def load_model(name_or_folder: str | Path, *, device: str = "auto", dtype: str | None = None) -> PreTrainedModel:
+def load(name_or_folder: str | Path, *, trust_remote_code: bool = False, **kwargs: Any) -> PreTrainedModel:
+    """The model at a folder or name, extended by longspan or plain, with the keywords of `from_pretrained`.
+
+    Args:
+        name_or_folder: as for `load_model`.
+        trust_remote_code: run the code that a model brings; without it such a model is refused.
+
+    Raises:
+        CheckpointError, MethodError: as `load_model`.
+        ConfigError: keywords that a llama2.c checkpoint does not take.
+    """
+    checkpoint = _llama2c_checkpoint(Path(name_or_folder))
+    if checkpoint is None:
+        return _from_pretrained(name_or_folder, trust_remote_code, **kwargs)
+    if kwargs:
+        raise ConfigError(f"{checkpoint} is a llama2.c checkpoint, which takes no {', '.join(kwargs)}: leave it out")
+    return load_llama2c(checkpoint)
+
+
+def load_model(
+    name_or_folder: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
     """The causal language model at a folder or name, in evaluation mode.
 
     Args:
@@ -61,9 +88,11 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", dtype: str |
             llama2.c checkpoint or its folder, or a hub name (only this asks the network).
         device: auto, cpu or cuda.
         dtype: float32, bfloat16 or float16; None keeps the checkpoint's own.
+        trust_remote_code: run the code that a model brings; without it such a model is refused.
 
     Raises:
-        CheckpointError: missing, truncated, corrupt, not a language model, or weights that are pickled.
+        CheckpointError: missing, truncated, corrupt, not a language model, weights that are pickled, or code that is
+            not trusted.
         ConfigError: no such device or dtype.
         MethodError: saved by longspan with a method that is not installed here.
     """
@@ -73,15 +102,11 @@ def load_model(name_or_folder: str | Path, *, device: str = "auto", dtype: str |
     if checkpoint is not None:
         model: PreTrainedModel = load_llama2c(checkpoint)
         return model.to(device=where, dtype=kind or model.dtype)
-    if path.is_dir():
-        _check_folder(path)
-    else:
-        _check_hub_name(name_or_folder)
-    model = _from_pretrained(str(name_or_folder), kind, local=path.is_dir())
+    model = _from_pretrained(name_or_folder, trust_remote_code, dtype=kind if kind is not None else "auto")
     return model.to(where).eval()
 
 
-def load_outline(name_or_folder: str | Path) -> PreTrainedModel:
+def load_outline(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model without its weights (tensors on torch's `meta` device): shapes, sizes and names, read in no time.
 
     Raises:
@@ -90,19 +115,21 @@ def load_outline(name_or_folder: str | Path) -> PreTrainedModel:
     path = Path(name_or_folder)
     checkpoint = _llama2c_checkpoint(path)
     config: PreTrainedConfig
+    trusted = False
     if checkpoint is not None:
         config = llama2c_config(read_header(checkpoint))
     else:
         if path.is_dir():
-            _check_config(path)
+            check_config(path)
         else:
             _check_hub_name(name_or_folder)
         with _checkpoint_errors(name_or_folder, "model", local=path.is_dir()):
+            trusted = runs_own_code(name_or_folder, trusted=trust_remote_code)
             config = AutoConfig.from_pretrained(
-                str(name_or_folder), local_files_only=path.is_dir(), trust_remote_code=False
+                str(name_or_folder), local_files_only=path.is_dir(), trust_remote_code=trusted
             )
     with torch.device("meta"), _checkpoint_errors(name_or_folder, "model", local=path.is_dir()):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted).eval()
 
 
 def has_tokenizer(name_or_folder: str | Path) -> bool:
@@ -113,11 +140,11 @@ def has_tokenizer(name_or_folder: str | Path) -> bool:
     return not path.is_dir() or any((path / name).is_file() for name in _TOKENIZER_FILES)
 
 
-def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to the model at a folder or name (as in `load_model`).
 
     Raises:
-        CheckpointError: there is none, or it is corrupt.
+        CheckpointError: there is none, it is corrupt, or it brings code that is not trusted.
     """
     path = Path(name_or_folder)
     if _llama2c_checkpoint(path) is not None:
@@ -127,14 +154,15 @@ def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
             raise CheckpointError(f"{folder} holds no vocabulary: put llama2.c's tokenizer.bin or tok512.bin there")
         return load_vocabulary(vocabulary)
     if path.is_dir():
-        if (path / "config.json").is_file():
-            _read_json(path / "config.json")  # which names the class of some tokenizers
+        if any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+            check_config(path)  # which names the class of some tokenizers
         _check_tokenizer(path)
     else:
         _check_hub_name(name_or_folder)
     with _checkpoint_errors(name_or_folder, "tokenizer", local=path.is_dir()):
+        trusted = tokenizer_runs_own_code(name_or_folder, trusted=trust_remote_code)
         return AutoTokenizer.from_pretrained(
-            str(name_or_folder), local_files_only=path.is_dir(), trust_remote_code=False
+            str(name_or_folder), local_files_only=path.is_dir(), trust_remote_code=trusted
         )
 
 
@@ -151,18 +179,14 @@ def _check_hub_name(name: str | Path) -> None:
         raise CheckpointError(f"{name} does not exist: give a model folder, a llama2.c checkpoint, or a hub name")
 
 
-def _check_config(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is no model folder: it holds neither config.json nor a llama2.c checkpoint")
-    _read_json(folder / "config.json")
-
-
 def _check_folder(folder: Path) -> None:
-    _check_config(folder)
+    check_config(folder)
     if any(folder.glob("*.safetensors")):
         return
     if any(folder.glob("pytorch_model*.bin")):
-        raise CheckpointError(f"{folder} holds pickled weights, which can run code when read: convert to safetensors")
+        raise CheckpointError(
+            f"{folder} holds pickled weights, which can run code when read: convert them to safetensors first"
+        )
     raise CheckpointError(f"{folder} holds no weights: model.safetensors is missing")
 
 
@@ -172,32 +196,23 @@ def _check_tokenizer(folder: Path) -> None:
         if has_tokenizer(folder):
             return
         raise CheckpointError(f"{folder} holds no tokenizer: tokenizer.json is missing")
-    _read_json(path)
+    read_json(path)
     try:
         Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
         raise CheckpointError(f"{path} is corrupt: {_first_line(error)}; copy it again") from error
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is corrupt: {_first_line(error)}; copy it again") from error
-
-
-def _from_pretrained(name: str, dtype: torch.dtype | None, *, local: bool) -> PreTrainedModel:
+def _from_pretrained(name: str | Path, trust_remote_code: bool, **kwargs: Any) -> PreTrainedModel:
+    local = Path(name).is_dir()
+    if local:
+        _check_folder(Path(name))
+    else:
+        _check_hub_name(name)
     with _checkpoint_errors(name, "model", local=local):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=dtype if dtype is not None else "auto",
-            use_safetensors=True,
-            local_files_only=local,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        settings = {"use_safetensors": True, "local_files_only": local, **kwargs}
+        settings["trust_remote_code"] = runs_own_code(name, trusted=trust_remote_code)
+        model, info = AutoModelForCausalLM.from_pretrained(str(name), **settings, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would start these from random values and go on
         raise CheckpointError(f"{name} lacks {len(missing)} of the model's weights ({missing[0]}, ...): copy it again")
@@ -213,6 +228,9 @@ def _checkpoint_errors(name: str | Path, part: str, *, local: bool) -> Iterator[
         raise
     except SafetensorError as error:
         raise CheckpointError(f"{name}: a safetensors file is truncated or corrupt ({_first_line(error)})") from error
+    except StrictDataclassError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{name}: config.json cannot be used ({reason}): correct it there") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if local:
             raise CheckpointError(f"{name}: the {part} cannot be read ({_first_line(error)})") from error

@@ -73,8 +73,7 @@ class FactorSearch:
         self.limit = self.settings.limit(len(self.documents), len(self.space.starts()))
 
     def _space(self) -> Space:
-        lengths = {"target_length": self.length, "original_length": self.original_length}
-        plan = surgery.plan(self.model, [LongRope()], **lengths)
+        plan = surgery.plan(self.model, [LongRope()], target_length=self.length, original_length=self.original_length)
         if plan.window.factor == 1:
             original = format_length(self.length)
             raise LengthError(f"there is nothing to search at the original length, {original}: give a longer target")
@@ -113,8 +112,7 @@ class FactorSearch:
         """Mean nats per token of the documents at the target length; infinite where that is no number."""
         # the long set is in force at the target length anyway; said so, keys are turned once, as they come
         method = LongRope(long_factor=candidate.factors, start_tokens=candidate.start_tokens, static_for="target")
-        lengths = {"target_length": self.length, "original_length": self.original_length}
-        with surgery.extend(self.model, [method], **lengths):
+        with surgery.extend(self.model, [method], target_length=self.length, original_length=self.original_length):
             sums = document_nll(
                 self.model,
                 self.documents,

@@ -2,17 +2,22 @@
 
 from longspan.surgery.cache import CollinearCache
 from longspan.surgery.patch import Patch, extend
-from longspan.surgery.plan import Change, Plan, current_methods, original_length, plan, target_length
-from longspan.surgery.saved import load, register
+from longspan.surgery.plan import Change, Plan, current_methods, is_extended, original_length, plan, target_length
+from longspan.surgery.saved import register
+from longspan.surgery.start import FIT_WINDOWS, STARTS, Start, convert
 
 __all__ = [
+    "FIT_WINDOWS",
+    "STARTS",
     "Change",
     "CollinearCache",
     "Patch",
     "Plan",
+    "Start",
+    "convert",
     "current_methods",
     "extend",
-    "load",
+    "is_extended",
     "original_length",
     "plan",
     "register",

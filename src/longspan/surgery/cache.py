@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import Cache, DynamicCache, PreTrainedConfig, StaticCache
 
-from longspan.errors import LengthError
+from longspan.errors import ConfigError, LengthError
 
 
 class CollinearCache(Cache):
@@ -24,11 +25,15 @@ class CollinearCache(Cache):
 
         Args:
             max_length: tokens of a cache of fixed size (transformers' static layers); None lets it grow.
-            offloading: keep the layers that are not in use in the processor's memory.
+            offloading: keep the layers that are not in use in the processor's memory; for models on a CUDA device,
+                whose streams move them.
 
         Raises:
             LengthError: max_length is less than 1.
+            ConfigError: offloading without a CUDA device.
         """
+        if offloading and not torch.cuda.is_available():
+            raise ConfigError("offloading=True: torch sees no CUDA device to offload from; leave it out")
         if max_length is not None and max_length < 1:
             raise LengthError(f"max_length is {max_length}: it must be at least 1, or None for a cache that grows")
         made = (

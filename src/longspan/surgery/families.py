@@ -109,6 +109,9 @@ def family_of(model: PreTrainedModel) -> Family:
     if not isinstance(model, family.model_class):
         name = family.model_class.__name__
         raise FamilyError(f"{type(model).__name__} cannot be extended: load it as {name}, the causal language model")
+    if type(model) is not family.model_class and not model.config.model_type.startswith(PREFIX):
+        name, own = family.model_class.__name__, type(model).__name__
+        raise FamilyError(f"{own} is built on {name} and has code that extending would drop: load it as {name}")
     return family
 
 
@@ -151,9 +154,13 @@ def geometry(config: PreTrainedConfig, layer_type: str = GLOBAL) -> tuple[int, f
             "the model's config has no rope_theta: it was lost when rope_scaling or rope_parameters was replaced; "
             "set config.rope_parameters['rope_theta'] to the value of the original model"
         )
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    width = getattr(config, "rotary_dim", None) or int(head_dim * rope.get("partial_rotary_factor", 1.0))
+    width = getattr(config, "rotary_dim", None) or int(head_dim(config) * rope.get("partial_rotary_factor", 1.0))
     return width, float(base)
+
+
+def head_dim(config: PreTrainedConfig) -> int:
+    """Elements of one head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _rope(config: PreTrainedConfig, layer_type: str = GLOBAL) -> Mapping[str, Any]:
@@ -240,6 +247,16 @@ def trained_length(config: PreTrainedConfig) -> int:
     if length is None:
         raise LengthError("the config does not tell the trained length: give original_length")
     return int(length)
+
+
+def meant_length(config: PreTrainedConfig) -> int:
+    """Tokens the model is meant to read: a rope type of transformers that has a factor reaches that far at least."""
+    saved = getattr(config, "longspan", None)
+    if saved is not None:
+        return int(saved["target_length"])
+    rope = _rope(config)
+    scaled = trained_length(config) * rope["factor"] if rope.get("rope_type") in SCALING and rope.get("factor") else 0
+    return max(int(config.max_position_embeddings), int(scaled))
 
 
 def window_of(config: PreTrainedConfig, original_length: int, target_length: int, layer_type: str = GLOBAL) -> Window:

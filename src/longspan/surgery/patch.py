@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from longspan.equation import Method
@@ -37,6 +38,12 @@ class Patch:
             raise MethodError("a later patch is still on the model: undo that one first")
         self._unwind()
 
+    def set_values(self, values: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
+        """Give parameters of the model other values, which go with the patch when it is undone."""
+        for parameter, value in values:
+            self._undo.append(functools.partial(setattr, parameter, "data", parameter.data))
+            parameter.data = value.to(parameter)
+
     def _unwind(self) -> None:
         while self._undo:
             self._undo.pop()()
@@ -56,6 +63,7 @@ class Patch:
         before = self.model.config
         config = copy.deepcopy(before)
         config.__class__ = config_class
+        vars(config).pop("auto_map", None)  # names code without these methods
         config.longspan = self.plan.saved()
         config.max_position_embeddings = self.plan.window.target_length
         for module in self.model.modules():
@@ -86,16 +94,21 @@ def extend(
     *,
     target_length: int | str | None = None,
     original_length: int | str | None = None,
+    again: bool = False,
 ) -> Patch:
-    """Apply methods to a model in place, on top of those already applied.
+    """Apply methods to a model in place, beside those that it was trained with.
 
     Args:
         model: a causal language model of a supported family, plain or patched.
         methods: methods, or their spelling such as `coca+yarn`.
         target_length: tokens the model shall read; needed by methods that act through the factor.
         original_length: tokens it was trained on; read from the config if not given.
+        again: extend a model that is extended already. A new method takes the place of an old frequency or scale in
+            the same slot, the other methods stay, and the factor counts from the original length, not from the old
+            target.
 
     Raises:
         MethodError, FamilyError, LengthError: as `plan`; the model is untouched then.
     """
-    return Patch(model, plan(model, methods, target_length=target_length, original_length=original_length))
+    lengths = {"target_length": target_length, "original_length": original_length}
+    return Patch(model, plan(model, methods, **lengths, again=again))

@@ -13,11 +13,13 @@ from longspan.equation import Method, Slots, Window, fill_slots
 from longspan.errors import CheckpointError, FamilyError, LengthError, MethodError
 from longspan.lengths import format_length, parse_length
 from longspan.registry import format_methods, methods_from_json, methods_to_json, parse_methods
+from longspan.surgery.again import check_again, kept_methods, note_on_earlier
 from longspan.surgery.attention import BIAS_KERNELS
 from longspan.surgery.families import (
     Family,
     family_of,
     local_terms,
+    meant_length,
     present_scaling,
     sites_of,
     trained_length,
@@ -50,11 +52,13 @@ class Plan:
     changes: tuple[Change, ...]
     local: Terms | None = None
     """What holds instead in local layers that rotate by a base of their own."""
+    earlier: str = ""
+    """What becomes of an earlier extension, in one line."""
 
     def __str__(self) -> str:
         original, target = (format_length(n) for n in (self.window.original_length, self.window.target_length))
         head = f"{format_methods(self.methods)}: {original} -> {target} tokens, factor {self.window.factor:g}"
-        return "\n".join([head, *(str(change) for change in self.changes)])
+        return "\n".join([head, *([self.earlier] if self.earlier else []), *(str(change) for change in self.changes)])
 
     def saved(self) -> dict[str, Any]:
         """What the config of the patched model keeps, so that the plan can be carried out again."""
@@ -97,8 +101,12 @@ def original_length(model: PreTrainedModel) -> int:
 
 def target_length(model: PreTrainedModel) -> int:
     """Tokens the model is meant to read now."""
-    saved = getattr(model.config, "longspan", None)
-    return int(saved["target_length"]) if saved is not None else int(model.config.max_position_embeddings)
+    return meant_length(model.config)
+
+
+def is_extended(model: PreTrainedModel) -> bool:
+    """Whether methods are in force that make the window longer than the one it was trained on."""
+    return bool(current_methods(model)) and target_length(model) > original_length(model)
 
 
 def plan(
@@ -107,28 +115,33 @@ def plan(
     *,
     target_length: int | str | None = None,
     original_length: int | str | None = None,
+    again: bool = False,
 ) -> Plan:
     """What `extend` with the same arguments would change.
 
     Raises:
-        MethodError: two methods on one slot, or a method that this model cannot take.
+        MethodError: two methods on one slot, a method that this model cannot take, a model that is extended already
+            without `again`, or `again` for one that is not.
         FamilyError: the family is not supported, or nothing in the model matches.
         LengthError: the target is shorter than the original, or a method needs a target and none is given.
     """
     family = family_of(model)
     added = _read(methods)
+    fill_slots(added)  # a claim made twice here is told as such
     before = current_methods(model)
-    _check_free(before, added, model)
-    together = before + added
-    slots = fill_slots(together)
     original = trained_length(model.config) if original_length is None else parse_length(original_length)
     target = parse_length(target_length) if target_length is not None else _target(model, before, added, original)
+    check_again(model.config, before, added, target, again=again)
+    kept = kept_methods(before, added, original, target, again=again)
+    together = kept + added
+    slots = fill_slots(together)
     window = window_of(model.config, original, target)
     if slots.bias is not None and model.config._attn_implementation not in BIAS_KERNELS:
         name, kernel = type(slots.bias).__name__, model.config._attn_implementation
         raise MethodError(f"{name} adds a bias, which '{kernel}' attention does not take: use eager or sdpa")
     local = local_terms(model.config, together, window)
-    found = Plan(family, together, slots, window, _changes(model, family, slots, window, local), local)
+    earlier = note_on_earlier(model.config, before, kept) if again else ""
+    found = Plan(family, together, slots, window, _changes(model, family, slots, window, local), local, earlier)
     found.saved()  # refuses methods that could not be saved
     return found
 
@@ -141,18 +154,6 @@ def _read(methods: Sequence[Method] | Method | str) -> tuple[Method, ...]:
         if not isinstance(method, Method):
             raise MethodError(f"{method!r} is not a method: give for example longspan.Yarn() or 'yarn'")
     return listed
-
-
-def _check_free(before: Sequence[Method], added: Sequence[Method], model: PreTrainedModel) -> None:
-    """Refuse a second method where the model came with one: scaling twice is seldom what is meant."""
-    for new in added:
-        for old in before:
-            for slot in set(old.slots()) & set(new.slots()):
-                raise MethodError(
-                    f"the model is already extended to {format_length(target_length(model))} tokens by "
-                    f"{type(old).__name__}: it and {type(new).__name__} both fill the slot '{slot}'; "
-                    "undo that patch or start from the plain model"
-                )
 
 
 def _target(model: PreTrainedModel, before: Sequence[Method], added: Sequence[Method], original: int) -> int:

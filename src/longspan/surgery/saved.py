@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -68,16 +67,23 @@ def install_saved(model: PreTrainedModel, family: Family) -> None:
         CheckpointError: the config does not name its methods.
         MethodError: it names one that is not installed.
     """
-    saved = getattr(model.config, "longspan", None)
-    if not isinstance(saved, dict) or not {"methods", "original_length", "target_length"} <= set(saved):
+    saved: Any = getattr(model.config, "longspan", None)
+    if not _is_whole(saved):
         raise CheckpointError(
-            f"a config of type '{model.config.model_type}' must name its methods under 'longspan': "
+            f"a config of type '{model.config.model_type}' must name its methods and lengths under 'longspan': "
             "config.json is damaged or was edited; save the model again"
         )
     methods = methods_from_json(saved["methods"])
     window = window_of(model.config, saved["original_length"], saved["target_length"])
     local = local_terms(model.config, methods, window)
     install(model, Plan(family, methods, fill_slots(methods), window, (), local), [])
+
+
+def _is_whole(saved: Any) -> bool:
+    if not isinstance(saved, dict) or not isinstance(saved.get("methods"), list):
+        return False
+    lengths = (saved.get("original_length"), saved.get("target_length"))
+    return all(isinstance(length, int) for length in lengths) and all(isinstance(x, dict) for x in saved["methods"])
 
 
 def register() -> None:
@@ -89,9 +95,3 @@ def register() -> None:
         conversion = get_checkpoint_conversion_mapping(family.model_type)
         if conversion is not None:  # experts, which lie one by one on disk and as one tensor in the model
             register_checkpoint_conversion_mapping(PREFIX + family.model_type, conversion, overwrite=True)
-
-
-def load(path: str | Path, **kwargs: Any) -> PreTrainedModel:
-    """Load a model folder, patched or plain; keywords as `from_pretrained`."""
-    register()
-    return AutoModelForCausalLM.from_pretrained(path, **kwargs)
