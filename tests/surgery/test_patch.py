@@ -278,3 +278,12 @@ def test_a_patched_model_can_be_sent_to_another_process(tiny_model: Maker) -> No
     model = tiny_model("llama")
     ls.extend(model, "coca+yarn", target_length=TARGET)
     assert torch.equal(logits(pickle.loads(pickle.dumps(model)), ids()), logits(model, ids()))
+
+
+def test_a_model_read_from_a_folder_is_known_as_extended(tiny_model: Maker, tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    model = ls.load(tmp_path)
+    with ls.extend(model, "yarn", target_length=TARGET) as patch:
+        assert model.config.model_type == "longspan_llama"
+        assert ls.plan(model, ()).methods == patch.plan.methods
+    assert model.config.model_type == "llama"

@@ -63,7 +63,8 @@ class Patch:
         before = self.model.config
         config = copy.deepcopy(before)
         config.__class__ = config_class
-        vars(config).pop("auto_map", None)  # names code without these methods
+        for name in ("auto_map", "model_type"):  # code without these methods; the plain type, as config.json had it
+            vars(config).pop(name, None)
         config.longspan = self.plan.saved()
         config.max_position_embeddings = self.plan.window.target_length
         for module in self.model.modules():
