@@ -14,14 +14,18 @@ import torch
 from benchmarks.cache import cache_costs
 from benchmarks.coca_cost import model_costs, released_costs
 from benchmarks.memory import memory_costs
+from benchmarks.train_loop import loop_costs
+from benchmarks.train_short import short_costs
 from longspan.files import write_text
 from longspan.records import Record, hardware, read_records
 
 SUITES: dict[str, Callable[[float], Iterator[Record]]] = {
     "train-step": functools.partial(model_costs, "train-step"),
+    "train-loop": loop_costs,
     "prefill": functools.partial(model_costs, "prefill"),
     "released": torch.no_grad()(released_costs),
     "cache": cache_costs,
+    "train-short": short_costs,
     "memory": memory_costs,
 }
 

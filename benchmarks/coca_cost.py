@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.paired import ratio, take_turns
-from longspan.equation import Window, rotate_pairs, rotation_tables
+from benchmarks.process_memory import peak_bytes
+from longspan.equation import Window
 from longspan.kernels.dense import attention
 from longspan.methods.feature.coca import Coca
 from longspan.records import Record
+from longspan.rotation import rotate_pairs, rotation_tables
 from longspan.train.sizes import build_model
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
@@ -128,16 +129,7 @@ def _peak_bytes(way: str, length: int) -> int:
 def _print_peak(way: str, length: int) -> None:
     WAYS[way](*inputs(64))  # loads what a first call loads
     q, k, v = inputs(length)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is in use now
-    before = _status("VmRSS")
-    WAYS[way](q, k, v)
-    print(_status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    """Bytes that Linux gives under `name` for this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    print(peak_bytes(lambda: WAYS[way](q, k, v)))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,43 @@ METHODS = (
     "coca(form='strict', gate='softplus')",
     "coca+dynamic_ntk(factor=4.0)",
     "pope+yarn",
+    "self_extend(neighbors=16, group=4)",
+    "dual_chunk",
+    "re_rope+log_n",
+    "re_rope(leak=4.0)",
+    "lm_infinite(sinks=4)",
+    "streaming",
+    "coca+self_extend(neighbors=16, group=4)",
+    "crd_ntk",
+    "pi+pose",
+    "ntk+random_positions",
+    "yarn+skip_align",
+    "pi+s2(group=16)",
     "rope",
 )
 GROWING = ("dynamic_ntk(factor=4.0)", "coca+dynamic_ntk(factor=4.0)")
 """Methods whose frequencies follow the length."""
+BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming")
+"""Names in the spelling of methods that move far keys: layers that slide have none."""
 THOROUGH = ("llama", "gpt_neox", "cohere", "gemma3_text")
 """Families on which every method is tried by default: plain, partial and fused, interleaved, nested and sliding."""
-SHORT = ("rope", "yarn", "dynamic_ntk(factor=4.0)", "coca", "pope", "alibi")
+SHORT = ("rope", "yarn", "dynamic_ntk(factor=4.0)", "coca", "pope", "alibi", "dual_chunk")
 """Methods that are tried by default on the others: one for each way in which a method acts."""
+
+VARIED = (
+    "yarn(ramp='turns')",
+    "pope(width='half')",
+    "self_extend(neighbors=16, group=4)",
+    "re_rope+log_n",
+    "re_rope(leak=4.0)",
+    "lm_infinite(sinks=4)",
+    "streaming",
+    "crd_ntk",
+    "pi+pose",
+    "ntk+random_positions",
+    "yarn+skip_align",
+)
+"""Methods that act as another here does: by default they are tried on the first family alone."""
 
 
 def matrix(methods: tuple[str, ...] = METHODS) -> list[pytest.ParameterSet]:
@@ -43,11 +72,15 @@ def matrix(methods: tuple[str, ...] = METHODS) -> list[pytest.ParameterSet]:
             family,
             text,
             id=f"{family}-{text}",
-            marks=() if family in THOROUGH or text in SHORT else pytest.mark.slow,
+            marks=() if _by_default(family, text) else pytest.mark.slow,
         )
         for family in FAMILIES
         for text in methods
     ]
+
+
+def _by_default(family: str, text: str) -> bool:
+    return text in SHORT or family == FAMILIES[0] or (family in THOROUGH and text not in VARIED)
 
 
 TARGET = 256

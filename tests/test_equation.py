@@ -8,10 +8,11 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from longspan.equation import Window, fill_slots, join_pairs, rotation_tables, split_pairs
+from longspan.equation import Window, fill_slots
 from longspan.errors import LengthError, MethodError
 from longspan.reference import reference_attention
 from longspan.registry import parse_methods
+from longspan.rotation import join_pairs, rotation_tables, split_pairs
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "longspan"
 FLOORS = (
     {"errors"},
     {"lengths", "files", "settings"},
-    {"records"},
+    {"records", "rotation"},
+    {"window"},
+    {"slots"},
     {"equation"},
     {"methods"},
     {"registry"},

@@ -13,18 +13,25 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from longspan.equation import (
-    Layout,
+    Band,
     Method,
     Slots,
-    Start,
     Window,
+    check_selection,
     check_shapes,
     check_window,
     fill_slots,
     initial_parameters,
-    join_pairs,
-    split_pairs,
 )
+from longspan.rotation import Layout, Start, join_pairs, split_pairs
+
+EVERYTHING = Band(
+    lambda i: torch.full_like(i, torch.iinfo(torch.long).min),
+    lambda i: torch.full_like(i, torch.iinfo(torch.long).max),
+    lambda i: i,
+    lambda j: j,
+)
+"""What a method that leaves positions alone has: one band, all keys, each token where it stands."""
 
 
 def reference_attention(
@@ -54,6 +61,7 @@ def reference_attention(
     check_shapes(q, k, causal)
     slots = fill_slots(methods)
     check_window(slots, window)
+    check_selection(slots, causal)
     key_positions = torch.arange(keys) if key_positions is None else key_positions
     query_positions = key_positions[..., keys - queries :] if query_positions is None else query_positions
     query_positions, key_positions = (p.expand(batch, -1) for p in (query_positions, key_positions))
@@ -62,30 +70,48 @@ def reference_attention(
     pairs = slots.rotary_dim(rotary_dim) // 2
     omega = torch.zeros(pairs, dtype=torch.float64) if window is None else slots.omega(window)
     start = None if window is None else slots.start(window)
+    bands = (EVERYTHING,) if slots.bands is None or window is None else slots.bands.bands(window)
     parameters = initial_parameters(slots, key_heads, rotary_dim) if parameters is None else parameters
     q, k, v = q.double(), k.double(), v.double()
     output = q.new_zeros(batch, heads, queries, v.shape[-1])
     for b in range(batch):
-        query_angles, key_angles = (_angles(p[b], omega, start) for p in (query_positions, key_positions))
+        here, there = query_positions[b], key_positions[b]
+        mine = [{name: value[g : g + 1].double() for name, value in parameters.items()} for g in range(key_heads)]
+        parts = []
+        for band in bands:
+            angles = _angles(band.query(here), omega, start)
+            query = torch.stack([_literal_query(q[b, h], slots, angles, rotary_dim, layout) for h in range(heads)])
+            angles = _angles(band.key(there), omega, start)
+            key = [_literal_key(k[b, g], slots, angles, rotary_dim, layout, mine[g]) for g in range(key_heads)]
+            within = (there >= band.first(here)[:, None]) & (there <= band.last(here)[:, None])
+            parts.append((query, torch.stack(key), within))
+        valid = torch.arange(keys) < (keys if lengths is None else lengths[b])
+        covered = torch.stack([within for _, _, within in parts]).any(0)
+        seen_by_head = valid & covered & _rule(slots, *parts[0][:2], causal)
         for h in range(heads):
             g = h * key_heads // heads
-            mine = {name: value[g : g + 1].double() for name, value in parameters.items()}
-            query = _literal_query(q[b, h], slots, query_angles, rotary_dim, layout)
-            key = _literal_key(k[b, g], slots, key_angles, rotary_dim, layout, mine)
-            logits = query @ key.T / math.sqrt(head_dim)
+            logits = torch.zeros(queries, keys, dtype=torch.float64)
+            for query, key_of, within in parts:
+                logits = torch.where(within, query[h] @ key_of[g].T / math.sqrt(head_dim), logits)
             if slots.scale is not None and window is not None:
                 logits = logits * slots.scale.scale(window, query_positions[b])[:, None]
             if slots.bias is not None:
                 distance = query_positions[b][:, None] - key_positions[b][None, :]
                 logits = logits + slots.bias.bias(heads, distance)[h].double()
-            seen = torch.arange(keys) < (keys if lengths is None else lengths[b])
-            seen = seen.expand(queries, keys)
-            if causal:
-                seen = seen & (torch.arange(keys) <= torch.arange(keys - queries, keys)[:, None])
+            seen = seen_by_head[h]
             some = seen.any(-1)
             weights = logits[some].masked_fill(~seen[some], -math.inf).softmax(-1)
             output[b, h, some] = weights @ v[b, g]
     return output
+
+
+def _rule(slots: Slots, query: Tensor, key: Tensor, causal: bool) -> Tensor:
+    """S(i) of rotated queries `H T D` and keys `G S D`, as `H T S`."""
+    (heads, queries, _), keys = query.shape, key.shape[1]
+    if slots.selection is not None:
+        return slots.selection.seen(query[None], key[None])[0]
+    every = torch.ones(heads, queries, keys, dtype=torch.bool)
+    return every & (torch.arange(keys) <= torch.arange(keys - queries, keys)[:, None]) if causal else every
 
 
 def _angles(positions: Tensor, omega: Tensor, start: Start | None) -> Tensor:

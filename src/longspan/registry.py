@@ -137,8 +137,12 @@ def _parse_one(text: str, node: ast.expr) -> Method:
             raise wrong from error
         if keyword.arg is None or (bare and value in {"inf", "nan"}):
             raise wrong
-        settings[keyword.arg] = value
+        settings[keyword.arg] = _WORDS.get(value, value) if bare else value
     return make_method(node.func.id, settings)
+
+
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+"""How YAML and shells' users write what Python writes with a capital."""
 
 
 def methods_to_json(methods: Sequence[Method]) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def test_the_model_found_can_be_searched_no_further_but_measured(
 ) -> None:
     done(*command)
     command[1], command[command.index("--out") + 1] = tmp_path / "out" / "model", tmp_path / "again"
-    assert "both fill the slot" in refused(*command)
+    assert "already extended from 64 to 128 tokens by long_rope" in refused(*command)
     assert not (tmp_path / "again").exists()
     measured = ["eval", tmp_path / "out" / "model", "--lengths", "64,128", "--text", book, "--out", tmp_path / "run"]
     assert "long_rope" in done(*measured, "--max-targets", "16", "--quiet")

@@ -42,6 +42,17 @@ def test_no_alarm_on_any_method(methods: str, tiny_model: Maker) -> None:
     assert [check.name for check in report.checks if check.passed is None and not check.detail] == []
 
 
+@pytest.mark.parametrize("methods", ["pose", "s2"])
+def test_no_alarm_on_a_method_that_acts_in_training_only(methods: str, tiny_model: Maker) -> None:
+    model = tiny_model("llama")
+    against = copy.deepcopy(model)
+    ls.extend(model, methods, target_length=TARGET)
+    report = ls.doctor(model, against=against)
+    assert not alarms(report)
+    in_effect = next(check for check in report.checks if check.name == "in_effect")
+    assert in_effect.detail == f"{methods} acts in training only"
+
+
 def test_no_alarm_on_any_family(family: str, tiny_model: Maker) -> None:
     model = tiny_model(family)
     ls.extend(model, "coca+yarn", target_length=TARGET)

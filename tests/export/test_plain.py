@@ -38,11 +38,24 @@ TYPES = {
     "yarn(ramp='turns')": "longrope",
     "yarn(ramp='harmonic')": "longrope",
     "llama3": "llama3",
+    "crd_ntk": "default",
+    "pi+pose": "linear",
+    "pose": "default",
 }
 
 
 def read_config(folder: Path) -> dict[str, object]:
     return json.loads((folder / "config.json").read_text())
+
+
+def test_what_acts_in_training_only_is_left_out_with_a_word(extended: Extended, tmp_path: Path) -> None:
+    model = extended("coca+yarn+pose(chunks=3)")
+    assert export(tmp_path / "source", tmp_path / "out").code
+    said = (tmp_path / "out" / "README.md").read_text()
+    assert "`pose(chunks=3)` acted in training only and is not part of this folder" in said
+    loaded = longspan.load(tmp_path / "out")
+    assert [type(method).__name__ for method in longspan.plan(loaded, ()).methods] == ["Coca", "Yarn"]
+    assert torch.equal(logits(loaded, 100), logits(model, 100))
 
 
 @pytest.mark.parametrize(("methods", "kind"), TYPES.items())

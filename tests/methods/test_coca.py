@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from longspan.equation import Window, rotate_pairs, rotation_tables
+from longspan.equation import Window
 from longspan.kernels.dense import attention
 from longspan.methods.feature.coca import Coca
 from longspan.reference import reference_attention
+from longspan.rotation import rotate_pairs, rotation_tables
 from tolerances import distance
 
 

@@ -6,25 +6,46 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from longspan.equation import Feature, Frequency, Scale, Window, fill_slots
+import longspan as ls
+from conftest import make_model
+from longspan.equation import Feature, Frequency, Position, Scale, Window, fill_slots
 from longspan.errors import MethodError
 from longspan.kernels.dense import attention
+from longspan.methods.bands.dual_chunk import DualChunk
+from longspan.methods.bands.lm_infinite import LmInfinite
+from longspan.methods.bands.re_rope import ReRope
+from longspan.methods.bands.self_extend import SelfExtend
+from longspan.methods.bands.streaming import Streaming
+from longspan.methods.bias.alibi import Alibi
 from longspan.methods.feature.coca import Coca
 from longspan.methods.feature.pope import PoPE
+from longspan.methods.frequency.base_change import BaseChange
+from longspan.methods.frequency.crd_ntk import CrdNtk
 from longspan.methods.frequency.dynamic_ntk import DynamicNtk
 from longspan.methods.frequency.long_rope import LongRope
 from longspan.methods.frequency.rope import Rope
 from longspan.methods.frequency.yarn import Yarn
+from longspan.methods.position.pose import PoSE
+from longspan.methods.position.random_positions import RandomPositions
+from longspan.methods.position.skip_align import SkipAlign
 from longspan.methods.scale.log_n import LogN
+from longspan.methods.selection.s2 import S2
 from longspan.reference import reference_attention
 from longspan.registry import all_methods, card, format_methods, methods_from_json, methods_to_json, parse_methods
-from tolerances import TOLERANCE, distance
+from longspan.surgery import placed
+from longspan.surgery.families import window_of
+from tolerances import TOLERANCE, distance, logit_distance
 
+NEEDS_ROOM = {"lm_infinite": LmInfinite(sinks=2), "self_extend": SelfExtend(neighbors=2, group=2)}
+"""Settings for a trained window of four tokens, where the usual ones would do nothing or not fit."""
+NEEDS_ROOM |= {"streaming": Streaming(sinks=1), "re_rope": ReRope(window=2)}
 VARIANTS = [
-    *(kind() for kind in all_methods().values()),
+    *(NEEDS_ROOM.get(name) or kind() for name, kind in all_methods().items()),
+    ReRope(window=2, leak=3.0),
     Coca(form="slack"),
     Coca(form="strict"),
     Coca(gate="softplus"),
@@ -36,6 +57,11 @@ VARIANTS = [
     LongRope(start_tokens=3),
     Yarn(ramp="turns"),
     Yarn(ramp="harmonic"),
+    PoSE(chunks=3, content="true", floating=True),
+    SkipAlign(law="sorted", strategy="all"),
+    RandomPositions(per="batch"),
+    CrdNtk(growing=False),
+    S2(group=4),
 ]
 
 
@@ -45,9 +71,12 @@ def each(methods: list) -> pytest.MarkDecorator:
 
 BY_FACTOR = [m for m in VARIANTS if type(m).scales_window and getattr(m, "factor", None) is None]
 SCALED_FREQUENCIES = [m for m in BY_FACTOR if isinstance(m, Frequency)]
+POSITIONS = [m for m in VARIANTS if isinstance(m, Position)]
 FEATURES = [m for m in VARIANTS if isinstance(m, Feature)]
 ABSOLUTE = (LogN(), Coca(form="slack"), LongRope(start_tokens=3))
-RELATIVE = [m for m in VARIANTS if m not in ABSOLUTE]
+BY_PLACE = (SelfExtend, DualChunk, LmInfinite, Streaming)
+"""Groups, chunks and sinks lie where they lie, whoever looks."""
+RELATIVE = [m for m in VARIANTS if m not in ABSOLUTE and not isinstance(m, BY_PLACE)]
 
 
 def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -151,6 +180,49 @@ def test_every_method_file_has_a_test_of_its_name() -> None:
     assert not missing, f"methods without a test: {missing}"
 
 
+def drawn(method: Position, seed: int) -> list[np.ndarray]:
+    window = Window(rotary_dim=16, original_length=16, target_length=64)
+    turns = np.repeat(np.arange(4), 4)
+    return list(method.draw(16, window, np.random.default_rng(seed), document=40, turns=turns))
+
+
+@each(POSITIONS)
+def test_a_window_of_training_is_whole_numbers_that_depend_on_the_seed_alone(method: Position) -> None:
+    draws = [drawn(method, seed) for seed in range(8)]
+    for seed, draw in enumerate(draws):
+        assert all(part.dtype == np.int64 for part in draw)
+        assert len(draw[0]) == len(draw[1]) == 16
+        assert draw[1].min() >= 0
+        assert all(np.array_equal(one, two) for one, two in zip(draw, drawn(method, seed), strict=True))
+    assert len({tuple(draw[1].tolist()) for draw in draws}) > 1
+
+
+@each([m for m in POSITIONS if not isinstance(m, Frequency)])
+def test_positions_end_at_the_target_and_a_window_as_long_as_it_is_plain(method: Position) -> None:
+    assert max(drawn(method, seed)[1].max() for seed in range(50)) < 64
+    window = Window(rotary_dim=16, original_length=16, target_length=16)
+    found = method.draw(16, window, np.random.default_rng(0), turns=np.arange(16))
+    assert found.positions.tolist() == found.tokens.tolist() == list(range(16))
+
+
+@each(POSITIONS)
+def test_positions_act_in_training_only(method: Position) -> None:
+    model, other = make_model("llama"), make_model("llama")
+    rest = [Rope(), LogN()] if not isinstance(method, Frequency) else [LogN()]
+    ls.extend(model, [*rest, method], target_length=256)
+    if isinstance(method, Frequency):  # its frequencies stay, as those of the base that they come to
+        base = float(method.frequency(window_of(other.config, 64, 256))[1]) ** -4
+        rest.append(BaseChange(base=base))
+    ls.extend(other, rest, target_length=256)
+    tokens = torch.arange(3, 103)[None]
+    positions = torch.cat((torch.arange(50), torch.arange(50) + 99))[None]
+    with torch.no_grad(), placed(model, positions):
+        found = model(tokens).logits
+        assert logit_distance(found, other(tokens).logits) < 1e-5
+        model.train()
+        assert logit_distance(model(tokens).logits, found) > 0.01
+
+
 @each(FEATURES)
 def test_features_return_pairs_or_first_members(method: object) -> None:
     wide = method.rotary_dim(16)
@@ -187,3 +259,9 @@ def test_a_method_that_needs_a_window_is_refused_without_one(method: object, pat
     q = draw(1, 1, 4, 8, seed=0)
     with pytest.raises(MethodError, match="needs a window"):
         path(q, q, q, methods=[method])
+
+
+@pytest.mark.parametrize("other", [Alibi(), LongRope(start_tokens=3)])
+def test_bands_are_refused_beside_what_they_would_contradict(other: object) -> None:
+    with pytest.raises(MethodError, match="ReRope"):
+        fill_slots([ReRope(), other])

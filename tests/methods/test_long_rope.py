@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import longspan as ls
-from longspan.equation import Window, fill_slots, rotation_tables
+from longspan.equation import Window, fill_slots
 from longspan.errors import MethodError
 from longspan.methods.frequency.long_rope import LongRope
 from longspan.methods.frequency.ntk import Ntk
@@ -27,6 +27,7 @@ from longspan.methods.frequency.pi import Pi
 from longspan.methods.frequency.rope import Rope
 from longspan.reference import reference_attention
 from longspan.registry import format_methods, methods_from_json, methods_to_json, parse_methods
+from longspan.rotation import rotation_tables
 from longspan.surgery import current_methods
 from tolerances import LOGITS, distance, logit_distance
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from longspan.equation import Window, rotate_pairs, rotation_tables
+from longspan.equation import Window
 from longspan.methods.feature.pope import PoPE
+from longspan.rotation import rotate_pairs, rotation_tables
 
 
 def scores(method: PoPE, q: torch.Tensor, k: torch.Tensor, m: int, n: int, phase: torch.Tensor | None) -> float:

@@ -110,7 +110,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_measured(
     with pytest.raises(ConfigError, match="does not reach the 3 starts on 2 documents"):
         search_factors(model, documents, target_length=TARGET, settings=SearchSettings(budget=5))
     ls.extend(model, "yarn", target_length=TARGET)
-    with pytest.raises(MethodError, match="LongRope both fill the slot"):
+    with pytest.raises(MethodError, match="already extended from 64 to 128 tokens by yarn"):
         search_factors(model, documents, target_length=TARGET)
 
 

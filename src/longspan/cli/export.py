@@ -49,6 +49,9 @@ def run(
         form = f"for llama.cpp, rope by {done.rope_type}"
     lengths = f"{format_length(done.original_length)} -> {format_length(done.target_length)} tokens"
     typer.echo(f"{out}: {format_methods(done.methods)}, {lengths}; {form}")
+    trained = [method for method in done.methods if method.only_trains()]
+    if trained:
+        typer.echo(f"{format_methods(trained)} acted in training only and is left out")
     if done.reason is not None:
         typer.echo(f"code because {done.reason}")
     if to == "vllm":

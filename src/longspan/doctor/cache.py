@@ -63,7 +63,7 @@ def stale_keys(probe: Probe) -> Finding:
     if not whole:
         raise DoesNotApply("the attention function of this family cannot be watched")
     name = next(iter(whole))
-    head_dim = whole[name].query.shape[-1]
+    head_dim = whole[name].width
     found, expected = last[name].logits(head_dim)[:, -1:], whole[name].logits(head_dim)[:, -1:]
     keys = min(found.shape[-1], expected.shape[-1])  # a layer that slides keeps the last ones only
     return at_most(

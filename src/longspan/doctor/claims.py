@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,9 +14,9 @@ from longspan.doctor.finding import DoesNotApply
 from longspan.doctor.plain import library_class
 from longspan.doctor.probe import LENGTH, Probe
 from longspan.doctor.tap import rotary_modules
-from longspan.equation import Method, Slots, Window
+from longspan.equation import Band, Method, Slots, Window
 from longspan.reference import reference_attention
-from longspan.surgery.families import local_terms
+from longspan.surgery.families import local_terms, slides
 
 FREQUENCY_ERROR = 5e-5
 """Relative. float32 powers are off by 1e-6, frequencies in float16 by up to 5e-4, in bf16 by 4e-3."""
@@ -67,9 +69,36 @@ def same_as_plain(probe: Probe, positions: Tensor) -> bool:
     slots, window = probe.slots, probe.window.at(int(positions.max()) + 1)
     if slots.feature is not None or slots.bias is not None:
         return False
+    if slots.bands is not None and not _bands_are_plain(slots.bands.bands(window), positions):
+        return False
     omega = slots.omega(window)
     scaled = slots.scale is not None and bool((slots.scale.scale(window, positions) - 1).abs().max() > 1e-9)
     return not scaled and bool((omega / window.omega - 1).abs().max() < 1e-9)
+
+
+def layer_terms(probe: Probe, module: nn.Module) -> tuple[Slots, Window]:
+    """Slots and window of one attention module; bands are for layers that see the whole past."""
+    slots, window = terms(probe, getattr(module, "layer_type", None))
+    if slots.bands is not None and slides(module):
+        slots = replace(slots, bands=None)
+    return slots, window
+
+
+def _distances(bands: Sequence[Band], positions: Tensor) -> Tensor:
+    """What the bands take for the distance of query and key at `1 T` positions, `T T`; nan where a key is not seen."""
+    query, key = positions[0], positions[0]
+    found = torch.full((len(query), len(key)), torch.nan, dtype=torch.float64)
+    for band in bands:
+        within = (key >= band.first(query)[:, None]) & (key <= band.last(query)[:, None])
+        rel = band.query(query).double()[:, None] - band.key(key).double()
+        found = torch.where(within.cpu(), rel.cpu(), found)
+    return found.tril()
+
+
+def _bands_are_plain(bands: Sequence[Band], positions: Tensor) -> bool:
+    """Whether every key is seen where it stands."""
+    plain = (positions[0][:, None] - positions[0]).double().tril().cpu()
+    return bool((_distances(bands, positions) == plain).all())
 
 
 def relative(probe: Probe, shift: int) -> bool:
@@ -81,6 +110,10 @@ def relative(probe: Probe, shift: int) -> bool:
     if slots.scale is not None:
         before, after = (slots.scale.scale(window, positions + moved) for moved in (0, shift))
         if not torch.allclose(before, after):
+            return False
+    if slots.bands is not None:
+        here, there = (_distances(slots.bands.bands(window), p[None]) for p in (positions, positions + shift))
+        if not torch.equal(here.nan_to_num(nan=-1.0), there.nan_to_num(nan=-1.0)):
             return False
     if slots.feature is None:
         return True

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from longspan.doctor.claims import FREQUENCY_ERROR, filled, rotaries, same_as_plain, tables, terms
+from longspan.doctor.claims import FREQUENCY_ERROR, filled, layer_terms, rotaries, same_as_plain, tables, terms
 from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.plain import library_class
 from longspan.doctor.probe import LENGTH, Probe, distance
 from longspan.doctor.registry import check
-from longspan.doctor.tap import compare_rows, expected_logits, tapped, unrotated
+from longspan.doctor.tap import Meeting, compare_rows, expected_logits, tapped, unrotated
 from longspan.registry import format_methods
 
 NO_EFFECT = 1e-4
@@ -73,12 +73,14 @@ def attention_scores(probe: Probe) -> Finding:
     worst, detail = -1.0, ""
     for name, meeting in found.items():
         module = probe.model.get_submodule(name)
-        slots, window = terms(probe, getattr(module, "layer_type", None))
+        slots, window = layer_terms(probe, module)
         methods = filled(slots)
         parameters = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
         window = window.at(int(positions.max()) + 1)
-        expected = expected_logits(before[name], methods, window, positions, parameters)
-        logits = meeting.logits(before[name].query.shape[-1]).cpu()
+        unchanged = before[name]
+        assert isinstance(unchanged, Meeting)
+        expected = expected_logits(unchanged, methods, window, positions, parameters)
+        logits = meeting.logits(unchanged.width).cpu()
         error = compare_rows(logits, expected)
         if meeting.scaling != before[name].scaling:
             detail = f"the softmax scale of {name} is {meeting.scaling} and not {before[name].scaling}"
@@ -94,6 +96,8 @@ def attention_scores(probe: Probe) -> Finding:
 )
 def in_effect(probe: Probe) -> Finding:
     """Do the logits differ from those of the same weights without the extension?"""
+    if probe.methods and all(method.only_trains() for method in probe.methods):
+        raise DoesNotApply(f"{format_methods(probe.methods)} acts in training only")
     positions, tokens = probe.spread(), probe.tokens()
     found = distance(probe.logits(tokens, positions), probe.logits(tokens, positions, model=probe.plain))
     if same_as_plain(probe, positions):

@@ -10,7 +10,7 @@ from longspan.doctor.finding import DoesNotApply, Finding, at_most
 from longspan.doctor.probe import Probe
 from longspan.doctor.registry import check
 from longspan.doctor.tap import attention_modules
-from longspan.equation import rotation_tables
+from longspan.rotation import rotation_tables
 
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.bfloat16)}
 ZERO_ROWS = 0.9

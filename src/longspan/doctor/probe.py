@@ -59,8 +59,8 @@ class Probe:
 
     @functools.cached_property
     def slots(self) -> Slots:
-        """The same in their slots."""
-        return fill_slots(self.methods)
+        """The same in their slots, without those that act in training alone: the model is examined as it is used."""
+        return fill_slots([method for method in self.methods if not method.only_trains()])
 
     @functools.cached_property
     def original(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
@@ -23,6 +24,7 @@ from longspan.doctor.finding import DoesNotApply
 from longspan.doctor.probe import attention_named
 from longspan.equation import Method, Window
 from longspan.reference import reference_attention
+from longspan.surgery import banded as banded_module
 
 NAME = "longspan_doctor"
 OWN = "_attn"
@@ -45,6 +47,11 @@ class Meeting:
     hidden: Tensor
     """What the attention module was given, `B T width`."""
 
+    @property
+    def width(self) -> int:
+        """Elements of a rotated query."""
+        return self.query.shape[-1]
+
     def logits(self, head_dim: int) -> Tensor:
         """`H T S` of the first row in float64, with the scaling of the equation; -inf for what is not seen."""
         key = self.key[0].double().repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=0)
@@ -55,8 +62,27 @@ class Meeting:
         return logits
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BandedMeeting:
+    """Where they meet in several bands, which no function of the library is given: told by the weights."""
+
+    weights: Tensor
+    """`B H T S`"""
+    scaling: float | None
+    hidden: Tensor
+    width: int
+
+    def logits(self, head_dim: int) -> Tensor:
+        """As those of `Meeting`, up to a number for each query."""
+        return self.weights[0].double().log()
+
+
+Meetings = dict[str, Meeting | BandedMeeting]
+"""By the name of the attention module."""
+
+
 @contextlib.contextmanager
-def tapped(model: PreTrainedModel, hidden: Mapping[str, Tensor] | None = None) -> Iterator[dict[str, Meeting]]:
+def tapped(model: PreTrainedModel, hidden: Mapping[str, Tensor] | None = None) -> Iterator[Meetings]:
     """Fill a dictionary by the name of the attention module, in the order of layers, while the model runs.
 
     Args:
@@ -64,7 +90,7 @@ def tapped(model: PreTrainedModel, hidden: Mapping[str, Tensor] | None = None) -
     """
     names = {id(module): name for name, module in model.named_modules()}
     inputs: dict[str, Tensor] = {}
-    meetings: dict[str, Meeting] = {}
+    meetings: Meetings = {}
 
     def note(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
         bias = mask if mask is not None and mask.is_floating_point() else None
@@ -78,7 +104,20 @@ def tapped(model: PreTrainedModel, hidden: Mapping[str, Tensor] | None = None) -
         kwargs.pop("softcap", None)  # comes after the logits, and sdpa knows none
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
+    in_bands = banded_module.banded_attention
+
+    def banded(q: Tensor, k: Tensor, v: Tensor, *bands: Any, **kwargs: Any) -> Tensor:
+        name = next(reversed(inputs))  # the module that was entered last
+        one = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*v.shape[:2], -1, -1)
+        parts = [functional.pad(part, (0, v.shape[-1] - part.shape[-1])) for part in one.split(v.shape[-1], dim=-1)]
+        uncapped = {**kwargs, "softcap": None}  # a cap comes after the logits that the equation gives
+        weights = torch.cat([in_bands(q, k, part, *bands, **uncapped) for part in parts], dim=-1)
+        meetings[name] = BandedMeeting(weights[..., : k.shape[2]], kwargs["scaling"], inputs[name], q.shape[-1])
+        return in_bands(q, k, v, *bands, **kwargs)
+
     with contextlib.ExitStack() as stack:
+        banded_module.banded_attention = banded
+        stack.callback(setattr, banded_module, "banded_attention", in_bands)
         watched = attention_modules(model)
         for name, module in watched.items():
             given = None if hidden is None else hidden.get(name)
@@ -123,6 +162,7 @@ def _own_watched(module: Any, note: Callable[..., None]) -> Iterator[None]:
 
 def _input(inputs: dict[str, Tensor], name: str, given: Tensor | None) -> Callable[..., Any]:
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        inputs.pop(name, None)  # so that the module entered last stands last
         inputs[name] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         if given is None:
             return None

@@ -21,7 +21,7 @@ from longspan.export.rope_types import InexpressibleError, plain_config, rope_ty
 from longspan.files import replacing, replacing_folder
 from longspan.models import has_tokenizer, load_model, load_tokenizer
 from longspan.records import Record, read_records
-from longspan.registry import format_methods
+from longspan.registry import format_methods, methods_to_json
 
 Format = Literal["hf", "vllm", "gguf"]
 GGUF_SUFFIX = ".gguf"
@@ -181,6 +181,8 @@ def _form(model: PreTrainedModel, plan: surgery.Plan, to: Format) -> _Form:
             vllm.check_backend(plan)
         config = with_default_rope(model.config)
         config.auto_map = auto_map(plan.family)
+        used = [method for method in plan.methods if not method.only_trains()]
+        config.longspan = {**config.longspan, "methods": methods_to_json(used)}
         return _Form(config, type(model), str(error))
 
 
@@ -257,6 +259,9 @@ def _card(result: Exported, plan: surgery.Plan, records: list[Record]) -> str:
 
 def _notes(result: Exported, plan: surgery.Plan) -> list[str]:
     notes = []
+    trained = [method for method in result.methods if method.only_trains()]
+    if trained:
+        notes.append(f"`{format_methods(trained)}` acted in training only and is not part of this folder.")
     if result.code:
         notes.append("With `import longspan` before it, the same line needs no `trust_remote_code`.")
     if result.rope_type == "dynamic" and not result.code:

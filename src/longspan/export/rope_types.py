@@ -75,7 +75,12 @@ def rope_type(config: PreTrainedConfig) -> str:
 def temperature_root(plan: Plan) -> float:
     """What cos and sin are multiplied by: the square root of tau, which must be the same for every query."""
     slots, window = plan.slots, plan.window
-    for method, does in ((slots.feature, "changes what is rotated"), (slots.bias, "adds a bias")):
+    beyond = (
+        (slots.feature, "changes what is rotated"),
+        (slots.bias, "adds a bias"),
+        (slots.bands, "moves far keys nearer"),
+    )
+    for method, does in beyond:
         if method is not None:
             raise InexpressibleError(f"{type(method).__name__} {does}, which no rope type does")
     if slots.start(window) is not None:

@@ -102,6 +102,11 @@ def check_methods(plan: Plan) -> None:
         raise MethodError(
             f"{type(slots.bias).__name__} lives in the attention mask, which vLLM does not read: export with --to hf"
         )
+    if slots.bands is not None:
+        raise MethodError(
+            f"{type(slots.bands).__name__} turns keys anew for each query, but vLLM keeps them as they were rotated: "
+            "export with --to hf"
+        )
     if slots.follows_length():
         fixed = "extend the model with static_for='target', or " if hasattr(slots.frequency, "static_for") else ""
         raise MethodError(

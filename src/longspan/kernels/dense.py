@@ -11,17 +11,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from longspan.equation import (
-    Layout,
     Method,
+    Selection,
     Slots,
     Window,
+    check_selection,
     check_shapes,
     check_window,
     fill_slots,
     initial_parameters,
-    rotation_tables,
 )
+from longspan.kernels.banded import banded_attention, turns
 from longspan.kernels.features import key_features, query_features, rotate_keys
+from longspan.rotation import Layout, rotation_tables
 
 BIAS_ELEMENTS = 1 << 24
 """Elements of a bias that exist at once (64 MB in float32): what makes ALiBi linear in memory."""
@@ -43,12 +45,17 @@ def attention(
     """The equation in the dtype of q, on SDPA; arguments and errors as `reference_attention`."""
     check_shapes(q, k, causal)
     slots = fill_slots(methods)
+    check_selection(slots, causal)
     queries, keys = q.shape[2], k.shape[2]
     key_positions = torch.arange(keys, device=q.device) if key_positions is None else key_positions
     query_positions = key_positions[..., keys - queries :] if query_positions is None else query_positions
     query_positions, key_positions = (p.expand(q.shape[0], -1) for p in (query_positions, key_positions))
     scaling = 1 / math.sqrt(q.shape[-1])
+    if slots.bands is not None:
+        return _banded(q, k, v, slots, window, query_positions, key_positions, parameters, lengths, causal)
     q, k = _rotated(q, k, slots, window, query_positions, key_positions, parameters)
+    if slots.selection is not None:
+        return _selected(slots.selection, q, k, v, lengths, scaling)
     seen = _seen(q.shape[0], queries, keys, causal, lengths, q.device)
     if slots.bias is None:
         return _sdpa(q, k, v, seen, causal and seen is None, scaling)
@@ -86,6 +93,66 @@ def _rotated(
     tables = rotation_tables(omega, key_positions, wide_dtype, start)
     key = key_features(k, slots, rotary_dim, layout, parameters, stored=slots.follows_length())
     return query, rotate_keys(key, k.shape[-1] - rotary_dim, layout, tables, k.dtype)
+
+
+def _banded(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    slots: Slots,
+    window: Window | None,
+    query_positions: Tensor,
+    key_positions: Tensor,
+    parameters: Mapping[str, Tensor] | None,
+    lengths: Sequence[int] | None,
+    causal: bool,
+) -> Tensor:
+    check_window(slots, window)
+    assert window is not None
+    parameters = initial_parameters(slots, k.shape[1], window.rotary_dim) if parameters is None else parameters
+    share = q.shape[1] // k.shape[1]
+    key = key_features(k, slots, window.rotary_dim, window.layout, parameters, stored=True)
+    tau = None
+    if slots.scale is not None:
+        tau = slots.scale.scale(window, query_positions).to(torch.promote_types(q.dtype, torch.float32))
+    seen = None
+    if lengths is not None:
+        seen = torch.arange(k.shape[2], device=q.device) < torch.tensor(lengths, device=q.device)[:, None]
+        seen = seen[:, None]
+    turn_query, turn_key = turns(
+        slots, window.rotary_dim, window.layout, slots.omega(window).to(q.device), k.shape[-1] - window.rotary_dim
+    )
+    assert slots.bands is not None
+    value, width = pad_value(q, v)
+    output = banded_attention(
+        q,
+        key.repeat_interleave(share, dim=1),
+        value.repeat_interleave(share, dim=1),
+        slots.bands.bands(window),
+        turn_query,
+        turn_key,
+        query_positions=query_positions,
+        key_positions=key_positions,
+        seen=seen,
+        tau=tau,
+        causal=causal,
+        scaling=1 / math.sqrt(q.shape[-1]),
+    )
+    return output[..., :width]
+
+
+def _selected(
+    selection: Selection, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int] | None, scaling: float
+) -> Tensor:
+    """Attention to the selected keys; queries that are missing in front are filled in, since parts have both."""
+    missing = k.shape[2] - q.shape[2]
+    q = functional.pad(q, (0, 0, missing, 0))
+    seen = _seen(q.shape[0], q.shape[2], k.shape[2], True, lengths, q.device)
+
+    def part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return _sdpa(q, k, v, mask, mask is None, scaling)
+
+    return selection.attend(part, q, k, v, seen)[:, :, missing:]
 
 
 def storage_order(queries: int, keys: int, device: torch.device, *, aligned_at_end: bool = True) -> Tensor:

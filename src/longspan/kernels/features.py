@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from longspan.equation import Layout, Slots, rotate_pairs
+from longspan.equation import Slots
+from longspan.rotation import Layout, rotate_pairs
 
 
 def query_features(

@@ -25,6 +25,11 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel, masking_utils
 from transformers.integrations import moe
 
+from longspan.equation import Band
+from longspan.kernels import banded
+from longspan.surgery import placed
+from longspan.surgery.rotary import LongspanRotary
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -54,9 +59,17 @@ class Work:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version that will do
                 model.gradient_checkpointing_enable({"use_reentrant": False})
-        output = model(tokens, labels=tokens, use_cache=False)
-        output.loss.backward()
+        with placed(model, _drawn(model, tokens)):
+            output = model(tokens, labels=tokens, use_cache=False)
+            output.loss.backward()
         return output
+
+
+def _drawn(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor | None:
+    """Positions as a method of the model might draw them; None where none does."""
+    rotary = getattr(model.base_model, "rotary_emb", None)
+    draws = isinstance(rotary, LongspanRotary) and rotary.slots.position is not None
+    return torch.arange(tokens.shape[1])[None] if draws else None
 
 
 _WORKS = (
@@ -103,18 +116,27 @@ def _stand_ins() -> Iterator[None]:
     """What transformers would decide by numbers, which fake tensors do not have, decided as it does for one sequence.
 
     No packed documents are looked for, and experts take the library's own form of the grouped product where torch's
-    wants to know the weights' addresses; both have results of the same size.
+    wants to know the weights' addresses; both have results of the same size. Bands are taken to hold all keys each,
+    which is a little more than they do.
     """
     with (
         # plain functions: a mock would keep the tensors it was called with
         mock.patch.object(masking_utils, "find_packed_sequence_indices", _nothing),
         mock.patch.object(moe, "_can_use_grouped_mm", _nothing),
+        mock.patch.object(banded, "runs", _all_keys),
     ):
         yield
 
 
 def _nothing(*_: object) -> None:
     """No documents, and no."""
+
+
+def _all_keys(
+    _band: Band, _queries: torch.Tensor, keys: torch.Tensor, *_: object
+) -> Iterator[tuple[slice, torch.Tensor | None]]:
+    """One stretch of keys, all of them."""
+    yield slice(0, keys.shape[1]), None
 
 
 class _LiveBytes(TorchDispatchMode):

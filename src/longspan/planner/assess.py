@@ -71,7 +71,7 @@ def verdict(row: Published, slots: tuple[str, ...], factor: float) -> Verdict:
         return "unknown"
     if row.training == "scratch":
         return "from scratch"
-    if "frequency" not in slots:
+    if not {"frequency", "bands"} & set(slots):
         return "beside others"
     if factor <= row.untrained:
         return "after a search" if row.training == "search" else "as it is"

@@ -12,9 +12,10 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from longspan.equation import initial_parameters
 from longspan.surgery import Plan
-from longspan.surgery.attention import ATTRIBUTE, Site, apply_features
+from longspan.surgery.attention import apply_features
 from longspan.surgery.families import head_dim
 from longspan.surgery.rotary import LOCAL, LongspanRotary, Terms
+from longspan.surgery.site import ATTRIBUTE, Site
 
 CacheKind = Literal["dynamic", "static", "collinear"]
 """transformers' growing cache, its cache of fixed size, and longspan's of un-rotated keys."""
@@ -69,13 +70,14 @@ def key_width(config: PreTrainedConfig, terms: Terms, *, late: bool = False) -> 
         late: whether the cache asks for un-rotated keys.
     """
     slots, window = terms
-    if slots.feature is None and slots.bias is None and not slots.follows_length() and not late:
+    plain = slots.feature is None and slots.bias is None and slots.bands is None
+    if plain and not slots.follows_length() and not late:
         return head_dim(config)
     parameters = initial_parameters(slots, 1, window.rotary_dim)
     site = Site(slots, window.rotary_dim, window.layout, tuple(parameters))
     module = types.SimpleNamespace(**{ATTRIBUTE: site}, **parameters)
     key = torch.zeros(1, 1, 1, head_dim(config))
-    rotation = LongspanRotary(slots, window)(key, torch.zeros(1, 1, dtype=torch.long))
+    rotation = LongspanRotary(slots, window).eval()(key, torch.zeros(1, 1, dtype=torch.long))
     return apply_features(key, key, module, rotation._replace(keys_turn_late=late))[1].shape[-1]
 
 

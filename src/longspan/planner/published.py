@@ -48,6 +48,16 @@ PUBLISHED: Mapping[str, Published] = {
         source="arXiv:2309.08646 (slack form): alone perplexity 2.9 x at 2 x; with dynamic_ntk LLaMA-7B 1.16 x and "
         "passkey .85 at 4 x, with pi tuned at 16 x perplexity .95 x and passkey .99",
     ),
+    "crd_ntk": Published(
+        training="tune",
+        tokens="82M",
+        source="arXiv:2410.04211, its abstract alone: tuned on 5000 windows of 16k, read 1M; no table was at hand",
+    ),
+    "dual_chunk": Published(
+        training="none",
+        untrained=20,
+        source="the README of HKUNLP/ChunkLlama, Llama-3-8B (8k): PG-19 perplexity 1.22 x at 160k",
+    ),
     "dynamic_ntk": Published(
         training="none",
         untrained=2,
@@ -55,6 +65,9 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "llama3": Published(
         training="vendor", tokens="by the vendor", source="the Llama 3.1 release (factor 8); no paper measures it alone"
+    ),
+    "lm_infinite": Published(
+        training="none", source="arXiv:2308.16137; reads on without end, but what lies in the middle is not seen"
     ),
     "log_n": Published(
         training="none", source="kexue.fm/archives/8823; sharpens logits beside a method that changes frequencies"
@@ -88,7 +101,41 @@ PUBLISHED: Mapping[str, Published] = {
         tokens="from scratch",
         source="arXiv:2509.10534, read second-hand: tested to 10 x; no number of its reach is known here",
     ),
+    "pose": Published(
+        training="tune",
+        trained=8,
+        tokens="131M",
+        source="arXiv:2309.10400: LLaMA-7B from 2k to 16k beside pi, 1000 steps of 64 x 2k tokens",
+    ),
+    "random_positions": Published(
+        training="tune",
+        tokens="131M",
+        source="arXiv:2309.10400, the baseline RandPos of LLaMA-7B: perplexity 11.6 to 15.2 at 16k",
+    ),
+    "re_rope": Published(
+        training="none",
+        untrained=4,
+        source="kexue.fm/archives/9708, Llama-2-13B: loss of the last 4k tokens 1.50 at 4k, 1.40 at 16k, with log_n",
+    ),
     "rope": Published(training="none", source="arXiv:2104.09864; perplexity bursts right behind the window"),
+    "s2": Published(
+        training="tune",
+        tokens="as the method beside it",
+        source="arXiv:2309.12307: makes training at the target length cheaper; full attention afterwards",
+    ),
+    "self_extend": Published(
+        training="none",
+        source="arXiv:2401.01325; no number of its reach is known here",
+    ),
+    "skip_align": Published(
+        training="tune",
+        tokens="instructions",
+        source="arXiv:2405.03939, read second-hand; no number of its reach is known here",
+    ),
+    "streaming": Published(
+        training="none",
+        source="arXiv:2309.17453; reads on without end, but what lies in the middle is not seen",
+    ),
     "yarn": Published(
         training="none",
         untrained=8,

@@ -3,6 +3,7 @@
 from longspan.surgery.cache import CollinearCache
 from longspan.surgery.patch import Patch, extend
 from longspan.surgery.plan import Change, Plan, current_methods, is_extended, original_length, plan, target_length
+from longspan.surgery.rotary import placed
 from longspan.surgery.saved import register
 from longspan.surgery.start import FIT_WINDOWS, STARTS, Start, convert
 
@@ -19,6 +20,7 @@ __all__ = [
     "extend",
     "is_extended",
     "original_length",
+    "placed",
     "plan",
     "register",
     "target_length",

@@ -1,8 +1,8 @@
 """A model that is extended already: refused, unless it is asked to be extended again, and what that then means.
 
 A model that was trained with a method at the length it has is not extended: YaRN on a CoCA model is its first
-extension. What an extension changes are frequencies and scales; features and biases are what a model computes its
-logits with, so nothing ever takes their place.
+extension. What an extension changes are frequencies, scales and bands; features and biases are what a model computes
+its logits with, so nothing ever takes their place.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedConfig
 
-from longspan.equation import Bias, Feature, Frequency, Method, Scale
+from longspan.equation import Bands, Bias, Feature, Frequency, Method, Scale
 from longspan.errors import LengthError, MethodError
 from longspan.lengths import format_length
 from longspan.registry import format_methods
 from longspan.surgery.families import meant_length, trained_length
+
+LENGTHENING = (Frequency, Scale, Bands)
+"""What an extension consists of."""
 
 
 def check_again(
@@ -37,7 +40,7 @@ def check_again(
     extended = bool(before) and present > original
     if again and not extended:
         raise MethodError("the model is not extended yet, so 'again' has no effect: leave it out")
-    lengthens = target != present or any(isinstance(method, Frequency | Scale) for method in added)
+    lengthens = target != present or any(isinstance(method, LENGTHENING) for method in added)
     if extended and lengthens and not again:
         raise MethodError(
             f"the model is already extended from {format_length(original)} to {format_length(present)} tokens by "
@@ -72,6 +75,12 @@ def kept_methods(
     return kept
 
 
+def without_training(before: Sequence[Method], added: Sequence[Method]) -> tuple[Method, ...]:
+    """The methods in force, less those that acted in an earlier training alone and make room for their like."""
+    taken = {slot for method in added for slot in method.slots()}
+    return tuple(method for method in before if not (method.only_trains() and taken.issuperset(method.slots())))
+
+
 def note_on_earlier(config: PreTrainedConfig, before: Sequence[Method], kept: Sequence[Method]) -> str:
     """What becomes of the extension that is there, in one line."""
     replaced = [method for method in before if method not in kept]
@@ -93,4 +102,4 @@ def _is_replaced(old: Method, added: Sequence[Method]) -> bool:
 
 def _lengthening(methods: Sequence[Method]) -> list[Method]:
     """Those that an extension consists of; all of them if none is of that kind."""
-    return [method for method in methods if isinstance(method, Frequency | Scale)] or list(methods)
+    return [method for method in methods if isinstance(method, LENGTHENING)] or list(methods)

@@ -11,51 +11,25 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from longspan.equation import Layout, Slots
 from longspan.errors import FamilyError, MethodError
 from longspan.kernels.dense import bias_blocks, pad_value, storage_order
 from longspan.kernels.features import key_features, query_features, rotate_keys
+from longspan.surgery.banded import attend_in_bands
 from longspan.surgery.cache import CollinearCache
-from longspan.surgery.rotary import LongspanRotary, Rotation
+from longspan.surgery.rotary import Rotation
+from longspan.surgery.site import ATTRIBUTE, Site, with_positions, without_positions
 
-ATTRIBUTE = "longspan"
-"""Where an attention module keeps its `Site`, and under which name a `Rotation` travels to the attention function."""
 BIAS_KERNELS = ("eager", "sdpa")
 """Attention implementations that take an additive bias."""
-POSITION_COLUMNS = 3
-"""Cached keys that need their position later carry it as digits of base 256, which every float type holds exactly."""
-
-
-@dataclass(eq=False, slots=True)
-class Site:
-    """What one attention module needs at the place where q and k meet RoPE."""
-
-    slots: Slots
-    rotary_dim: int
-    """R of the model: features act on these elements, the rest of a head passes."""
-    layout: Layout
-    parameters: tuple[str, ...] = ()
-    """Names of the feature's learned tensors on the attention module."""
-    rotary: LongspanRotary | None = None
-    """What makes the rotation, for families whose layers are handed positions and no rotation."""
-
-    def turns_late(self, rotation: Rotation) -> bool:
-        """Whether keys are cached un-rotated: the only way that cached keys follow changing frequencies."""
-        return self.slots.follows_length() or rotation.keys_turn_late
-
-    def keeps_positions(self, rotation: Rotation) -> bool:
-        """Whether the position of a cached key is needed again: any cache, hole or order of keys is then right."""
-        return self.turns_late(rotation) or self.slots.bias is not None
 
 
 def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Stands for `apply_rotary_pos_emb`: features and rotation; late keys stay un-rotated.
+    """Stands for `apply_rotary_pos_emb`: features and rotation; late keys stay un-rotated, with bands queries too.
 
     Args:
         q: `B H T D`
@@ -65,7 +39,9 @@ def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tup
     """
     site: Site = getattr(module, ATTRIBUTE)
     tables = (rotation.cos, rotation.sin)
-    query = query_features(q, site.slots, site.rotary_dim, site.layout, tables, None)
+    query = q
+    if site.slots.bands is None:
+        query = query_features(q, site.slots, site.rotary_dim, site.layout, tables, None)
     parameters = {name: getattr(module, name) for name in site.parameters}
     late = site.turns_late(rotation)
     key = key_features(k, site.slots, site.rotary_dim, site.layout, parameters, stored=late)
@@ -81,26 +57,6 @@ def for_cache(rotation: Rotation, *arguments: object) -> Rotation:
     return rotation._replace(keys_turn_late=True) if late else rotation
 
 
-def with_positions(key: Tensor, positions: Tensor, rest: int) -> Tensor:
-    """Keys `B G T W` with their positions `B T` behind the part that turns.
-
-    The `rest` elements that pass come last, as in families that take them off before RoPE and append them afterwards.
-    """
-    digits = torch.stack([positions >> shift & 255 for shift in (16, 8, 0)], dim=-1).to(key.dtype)
-    turning, passing = key.tensor_split((key.shape[-1] - rest,), dim=-1)
-    return torch.cat((turning, digits[:, None].expand(*key.shape[:-1], POSITION_COLUMNS), passing), dim=-1)
-
-
-def without_positions(key: Tensor, rest: int) -> tuple[Tensor, Tensor]:
-    """The inverse of `with_positions`."""
-    end = key.shape[-1] - rest
-    turning, digits, passing = key.tensor_split((end - POSITION_COLUMNS, end), dim=-1)
-    high, middle, low = digits[:, 0].long().unbind(-1)
-    # a kernel that takes a mask wants rows that start on an even address
-    bare = torch.cat((turning, passing), dim=-1) if rest else turning.contiguous()
-    return bare, (high << 16) + (middle << 8) + low
-
-
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -114,6 +70,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Stands for the library's attention function: temperature, late keys and bias, then that very function."""
     site: Site = getattr(module, ATTRIBUTE)
+    if site.slots.bands is not None:
+        return attend_in_bands(site, query, key, value, attention_mask, longspan, **kwargs), None
     if longspan.tau is not None:  # here, where the part of a head that passes RoPE by is with the rest in every family
         query = (query * longspan.tau[:, None, :, None]).to(query.dtype)
     padded, width = pad_value(query, value)
@@ -134,15 +92,41 @@ def _attended(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     if not site.keeps_positions(longspan):
-        return interface(module, query, key, value, mask, **kwargs)
+        return _without_bias(site, module, query, key, value, mask, interface, **kwargs)
     rest = query.shape[-1] - site.slots.rotary_dim(site.rotary_dim)
     key, positions = without_positions(key, rest)
     if site.turns_late(longspan):
         key = rotate_keys(key, rest, site.layout, longspan.of_keys(positions), key.dtype)
     if site.slots.bias is None:
-        return interface(module, query, key, value, mask, **kwargs)
+        return _without_bias(site, module, query, key, value, mask, interface, **kwargs)
     attended = functools.partial(interface, module, **kwargs)
     return _with_bias(site, attended, query, key, value, mask, longspan.positions, positions)
+
+
+def _without_bias(
+    site: Site,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    interface: Callable[..., tuple[Tensor, Tensor | None]],
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The library's function, called once, or for each part that a selection makes."""
+    selection = site.slots.selection
+    if selection is None or not site.slots.selects(module.training):
+        return interface(module, query, key, value, mask, **kwargs)
+    name = type(selection).__name__
+    if mask is not None and not isinstance(mask, Tensor):
+        raise MethodError(f"{name} attends by parts, which this attention implementation cannot: use eager or sdpa")
+    if query.shape[2] != key.shape[2]:
+        raise MethodError(f"{name} acts on whole sequences and not on a cache: call model.eval() before generating")
+
+    def part(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return interface(module, query, key, value, mask, **kwargs)[0].transpose(1, 2)
+
+    return selection.attend(part, query, key, value, mask).transpose(1, 2), None
 
 
 def _with_bias(

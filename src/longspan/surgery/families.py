@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from longspan.equation import Bias, Feature, Layout, Method, Window, fill_slots
+from longspan.equation import Bias, Feature, Method, Window, fill_slots
 from longspan.errors import FamilyError, LengthError
 from longspan.registry import make_method
+from longspan.rotation import Layout
 from longspan.surgery import gptj
 from longspan.surgery.attention import patched_attention
 from longspan.surgery.rotary import LOCAL, Terms
@@ -270,6 +271,15 @@ def window_of(config: PreTrainedConfig, original_length: int, target_length: int
         target_length=target_length,
         layout="half" if family is None else family.layout,
     )
+
+
+def slides(attention: nn.Module) -> bool:
+    """Whether an attention module sees a window of the past only."""
+    config: Any = attention.config
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return bool(kinds[attention.layer_idx] == LOCAL)
+    return getattr(config, "sliding_window", None) is not None
 
 
 def local_terms(config: PreTrainedConfig, methods: Sequence[Method], window: Window) -> Terms | None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from longspan.errors import FamilyError
-from longspan.surgery.attention import ATTRIBUTE, Site, apply_features, attend, for_cache
+from longspan.surgery.attention import apply_features, attend, for_cache
+from longspan.surgery.site import ATTRIBUTE, Site
 
 
 def forward(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longspan.equation import initial_parameters
-from longspan.surgery.attention import ATTRIBUTE, Site
-from longspan.surgery.families import Family
+from longspan.surgery.families import Family, slides
 from longspan.surgery.plan import Plan
 from longspan.surgery.rotary import LongspanRotary, Terms
+from longspan.surgery.site import ATTRIBUTE, Site
 
 
 def install(model: PreTrainedModel, plan: Plan, undo: list[Callable[[], None]]) -> None:
@@ -21,6 +22,7 @@ def install(model: PreTrainedModel, plan: Plan, undo: list[Callable[[], None]]) 
     decoder = model.base_model
     undo.append(functools.partial(_put_back, decoder, "rotary_emb", decoder._modules.get("rotary_emb")))
     decoder.rotary_emb = rotary = LongspanRotary(plan.slots, plan.window, plan.local)
+    rotary.train(decoder.training)
     for module in model.modules():
         if isinstance(module, plan.family.attention_class):
             _install_site(module, rotary, plan.family, undo)
@@ -51,7 +53,10 @@ def _install_site(module: nn.Module, rotary: LongspanRotary, family: Family, und
 
 
 def _terms(module: nn.Module, rotary: LongspanRotary) -> Terms:
-    return rotary.terms(getattr(module, "layer_type", None))
+    slots, window = rotary.terms(getattr(module, "layer_type", None))
+    if slots.bands is not None and slides(module):  # nothing it sees is far
+        slots = replace(slots, bands=None)
+    return Terms(slots, window)
 
 
 def site_parameters(module: nn.Module, rotary: LongspanRotary) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from longspan.equation import Method, Slots, Window, fill_slots
 from longspan.errors import CheckpointError, FamilyError, LengthError, MethodError
 from longspan.lengths import format_length, parse_length
 from longspan.registry import format_methods, methods_from_json, methods_to_json, parse_methods
-from longspan.surgery.again import check_again, kept_methods, note_on_earlier
+from longspan.surgery.again import check_again, kept_methods, note_on_earlier, without_training
 from longspan.surgery.attention import BIAS_KERNELS
 from longspan.surgery.families import (
     Family,
@@ -22,6 +22,7 @@ from longspan.surgery.families import (
     meant_length,
     present_scaling,
     sites_of,
+    slides,
     trained_length,
     window_of,
 )
@@ -128,7 +129,7 @@ def plan(
     family = family_of(model)
     added = _read(methods)
     fill_slots(added)  # a claim made twice here is told as such
-    before = current_methods(model)
+    before = without_training(current_methods(model), added)
     original = trained_length(model.config) if original_length is None else parse_length(original_length)
     target = parse_length(target_length) if target_length is not None else _target(model, before, added, original)
     check_again(model.config, before, added, target, again=again)
@@ -136,9 +137,16 @@ def plan(
     together = kept + added
     slots = fill_slots(together)
     window = window_of(model.config, original, target)
-    if slots.bias is not None and model.config._attn_implementation not in BIAS_KERNELS:
-        name, kernel = type(slots.bias).__name__, model.config._attn_implementation
+    kernel = model.config._attn_implementation
+    if slots.bias is not None and kernel not in BIAS_KERNELS:
+        name = type(slots.bias).__name__
         raise MethodError(f"{name} adds a bias, which '{kernel}' attention does not take: use eager or sdpa")
+    if slots.bands is not None and kernel not in BIAS_KERNELS:
+        name = type(slots.bands).__name__
+        raise MethodError(f"{name} has a kernel of its own, which takes the masks of eager or sdpa, not of '{kernel}'")
+    if slots.selection is not None and kernel not in BIAS_KERNELS:
+        name = type(slots.selection).__name__
+        raise MethodError(f"{name} attends by parts, which '{kernel}' attention cannot: use eager or sdpa")
     local = local_terms(model.config, together, window)
     earlier = note_on_earlier(model.config, before, kept) if again else ""
     found = Plan(family, together, slots, window, _changes(model, family, slots, window, local), local, earlier)
@@ -178,6 +186,7 @@ def _changes(
         raise MethodError(f"{slots.frequency} gives frequencies that are negative or not finite")
     rotary = next(name for name, module in model.named_modules() if module is model.base_model) + ".rotary_emb"
     changes = []
+    bands = () if slots.bands is None else slots.bands.bands(window)
     if slots.frequency is not None:
         slowed = (window.omega / omega) if omega.shape == window.omega.shape and omega.all() else None
         detail = "no pair turns" if not omega.any() else f"{len(omega)} pairs"
@@ -188,14 +197,25 @@ def _changes(
         changes.append(Change(f"{rotary}.inv_freq", type(slots.frequency).__name__, detail))
     if slots.scale is not None:
         changes.append(Change(f"{rotary}.tau", type(slots.scale).__name__))
+    if slots.position is not None:
+        changes.append(Change(f"{rotary}.positions", type(slots.position).__name__, "in training only"))
     for name, module in _sites(model, family).items():
         if slots.feature is not None:
             method = type(slots.feature).__name__
             changes += [Change(f"{name}.{site}", method) for site in dict.fromkeys(sites_of(module))]
         if slots.bias is not None:
             changes.append(Change(f"{name}.bias", type(slots.bias).__name__))
-        if slots.follows_length() and (local is None or getattr(module, "layer_type", None) != LOCAL):
+        if bands and not slides(module):
+            changes.append(Change(f"{name}.positions", type(slots.bands).__name__, f"{len(bands)} bands"))
+        everywhere = local is None or getattr(module, "layer_type", None) != LOCAL
+        if slots.selection is not None and everywhere:
+            detail = "in training only" if slots.selection.only_trains() else ""
+            changes.append(Change(f"{name}.selection", type(slots.selection).__name__, detail))
+        if slots.follows_length() and everywhere:
             changes.append(Change(f"{name}.cache", type(slots.frequency).__name__, "keys are kept un-rotated"))
+    if bands and not any(change.where.endswith(".positions") for change in changes):
+        name = type(slots.bands).__name__
+        raise FamilyError(f"every layer of the model slides: none sees far enough for {name} to act")
     return tuple(changes)
 
 

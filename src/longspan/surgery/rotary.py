@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from longspan.equation import Slots, Start, Window, rotation_tables
+from longspan.equation import Band, Slots, Window
+from longspan.errors import MethodError
+from longspan.rotation import Start, rotation_tables
 
 
 class Rotation(NamedTuple):
@@ -24,6 +28,8 @@ class Rotation(NamedTuple):
     """cos and sin of all cached keys, by their number: made by the first layer that needs them, for all."""
     start: Start | None = None
     """Positions that turn at a speed of their own."""
+    bands: tuple[Band, ...] = ()
+    """Bands of keys with positions of their own."""
     keys_turn_late: bool = False
     """Whether the cache in use keeps keys un-rotated, whatever the frequencies do."""
 
@@ -47,11 +53,22 @@ LOCAL = "sliding_attention"
 """What transformers calls layers that see a window of the past only."""
 
 
+class TrainingStep(NamedTuple):
+    """What holds in one training step where a method gives positions to the windows."""
+
+    positions: Int[Tensor, "B T"]
+    step: int
+    """Optimizer steps done before, counted over the whole run."""
+
+
 class LongspanRotary(nn.Module):
     """Stands where the family's rotary module stood.
 
     It holds no buffer, since a buffer could be lost on the meta device or be cast to bf16 with the model.
     """
+
+    given: TrainingStep | None = None
+    """Set by `placed`; without effect in evaluation mode."""
 
     def __init__(self, slots: Slots, window: Window, local: Terms | None = None):
         super().__init__()
@@ -70,17 +87,64 @@ class LongspanRotary(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Int[Tensor, "B T"], layer_type: str | None = None) -> Rotation:
-        """Tables in float32 at least, whatever the dtype of `x`."""
+        """Tables in float32 at least, whatever the dtype of `x`.
+
+        Raises:
+            MethodError: the model is in training mode under a method that needs positions, and was given none.
+        """
         slots, window = self.terms(layer_type)
-        omega = _frequencies(slots, window, position_ids)
+        if self.training and slots.position is not None:
+            position_ids, step = self._in_training(position_ids)
+            omega = slots.omega(window, step).to(position_ids.device)
+        else:
+            omega = _frequencies(slots, window, position_ids)
         dtype = torch.promote_types(x.dtype, torch.float32)
         tau = None if slots.scale is None else slots.scale.scale(window, position_ids).to(dtype)
         start = slots.start(window)
-        return Rotation(*rotation_tables(omega, position_ids, dtype, start), tau, position_ids, omega, {}, start)
+        bands = () if slots.bands is None else slots.bands.bands(window)
+        return Rotation(*rotation_tables(omega, position_ids, dtype, start), tau, position_ids, omega, {}, start, bands)
+
+    def _in_training(self, position_ids: Tensor) -> TrainingStep:
+        """The positions given for this pass, in place of those that the masks are made from."""
+        given = self.given
+        if given is None:
+            name = type(self.slots.position).__name__
+            raise MethodError(
+                f"{name} acts in training through positions that come with each batch, and none came: train with "
+                "`longspan train` (pose(chunks=1) trains plainly), hand them over with longspan.surgery.placed, or "
+                "call model.eval()"
+            )
+        assert given.positions.shape[-1] == position_ids.shape[-1], "positions of another batch"
+        return given._replace(positions=given.positions.to(position_ids.device))
 
     def extra_repr(self) -> str:
         local = "" if self.local is None else f", local: {self.local.slots}, {self.local.window}"
         return f"{self.slots}, {self.window}{local}"
+
+
+@contextlib.contextmanager
+def placed(model: nn.Module, positions: Int[Tensor, "B T"] | None, step: int = 0) -> Iterator[None]:
+    """In training mode, `model` turns by these positions until the end: the backward pass belongs inside, too.
+
+    They go to the rotary module alone, since transformers reads a jump in `position_ids` as the border between two
+    documents. The model must have a method that gives positions, and each forward takes a batch of this shape.
+
+    Args:
+        positions: None leaves the model as it is.
+        step: optimizer steps done before, for methods that change while training.
+    """
+    if positions is None:
+        yield
+        return
+    found = [module for module in model.modules() if isinstance(module, LongspanRotary)]
+    assert found, "the model was not extended: nothing takes the positions"
+    for module in found:
+        module.given = TrainingStep(positions, step)
+    try:
+        yield
+    finally:
+        for module in found:
+            module.given = None
 
 
 def _frequencies(slots: Slots, window: Window, positions: Tensor) -> Tensor:

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longspan.equation import Feature, Layout, Method, Rotate, split_pairs
+from longspan.equation import Feature, Method
 from longspan.errors import DataError, FamilyError, MethodError
 from longspan.methods.feature.coca import GATES, Coca
-from longspan.surgery.attention import ATTRIBUTE, Site
+from longspan.rotation import Layout, Rotate, split_pairs
 from longspan.surgery.families import sites_of
 from longspan.surgery.fit import QUERIES, Scores, fit_keys
 from longspan.surgery.patch import Patch
 from longspan.surgery.plan import current_methods, plan
+from longspan.surgery.site import ATTRIBUTE, Site
 
 Start = Literal["mean", "random", "fit"]
 STARTS: tuple[Start, ...] = ("mean", "random", "fit")

@@ -20,7 +20,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-from longspan.equation import Feature, Layout, Rotate, join_pairs, split_pairs, wide
+from longspan.equation import Feature, wide
+from longspan.rotation import Layout, Rotate, join_pairs, split_pairs
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "softplus": functional.softplus}
 

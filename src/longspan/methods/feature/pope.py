@@ -22,8 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from longspan.equation import Feature, Layout, join_pairs, wide
+from longspan.equation import Feature, wide
 from longspan.methods.feature.coca import GATES, tied
+from longspan.rotation import Layout, join_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

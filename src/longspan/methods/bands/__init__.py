@@ -1,0 +1,1 @@
+"""Slots p and S by distance: methods that move far keys nearer, or leave them out, without training."""

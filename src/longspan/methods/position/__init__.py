@@ -1,0 +1,1 @@
+"""Slot p: where the tokens of a training window stand."""

@@ -1,0 +1,59 @@
+"""What one attention module keeps of its methods, and how a cached key carries its position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longspan.equation import Slots
+from longspan.rotation import Layout
+from longspan.surgery.rotary import LongspanRotary, Rotation
+
+ATTRIBUTE = "longspan"
+"""Where an attention module keeps its `Site`, and under which name a `Rotation` travels to the attention function."""
+POSITION_COLUMNS = 3
+"""Cached keys that need their position later carry it as digits of base 256, which every float type holds exactly."""
+
+
+@dataclass(eq=False, slots=True)
+class Site:
+    """What one attention module needs at the place where q and k meet RoPE."""
+
+    slots: Slots
+    rotary_dim: int
+    """R of the model: features act on these elements, the rest of a head passes."""
+    layout: Layout
+    parameters: tuple[str, ...] = ()
+    """Names of the feature's learned tensors on the attention module."""
+    rotary: LongspanRotary | None = None
+    """What makes the rotation, for families whose layers are handed positions and no rotation."""
+
+    def turns_late(self, rotation: Rotation) -> bool:
+        """Whether keys are cached un-rotated: the only way that cached keys follow changing frequencies, or bands."""
+        return self.slots.follows_length() or rotation.keys_turn_late or self.slots.bands is not None
+
+    def keeps_positions(self, rotation: Rotation) -> bool:
+        """Whether the position of a cached key is needed again: any cache, hole or order of keys is then right."""
+        return self.turns_late(rotation) or self.slots.bias is not None
+
+
+def with_positions(key: Tensor, positions: Tensor, rest: int) -> Tensor:
+    """Keys `B G T W` with their positions `B T` behind the part that turns.
+
+    The `rest` elements that pass come last, as in families that take them off before RoPE and append them afterwards.
+    """
+    digits = torch.stack([positions >> shift & 255 for shift in (16, 8, 0)], dim=-1).to(key.dtype)
+    turning, passing = key.tensor_split((key.shape[-1] - rest,), dim=-1)
+    return torch.cat((turning, digits[:, None].expand(*key.shape[:-1], POSITION_COLUMNS), passing), dim=-1)
+
+
+def without_positions(key: Tensor, rest: int) -> tuple[Tensor, Tensor]:
+    """The inverse of `with_positions`."""
+    end = key.shape[-1] - rest
+    turning, digits, passing = key.tensor_split((end - POSITION_COLUMNS, end), dim=-1)
+    high, middle, low = digits[:, 0].long().unbind(-1)
+    # a kernel that takes a mask wants rows that start on an even address
+    bare = torch.cat((turning, passing), dim=-1) if rest else turning.contiguous()
+    return bare, (high << 16) + (middle << 8) + low

@@ -1,0 +1,214 @@
+"""Select-and-merge against its definition, and against time: nothing later may move what came before."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longspan.equation import Window
+from longspan.errors import MethodError
+from longspan.kernels.select_merge import Sizes, pooled, select_merge_attention, select_regions
+from longspan.rotation import rotate_pairs, rotation_tables
+from select_merge_definition import attention, choices
+
+SMALL = Sizes(region=4, top=8, merge=2)
+
+
+def make(length, heads=2, key_heads=1, width=8, batch=1, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(batch, h, length, width) for h in (heads, key_heads, key_heads)]
+    return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+def run(q, k, v, sizes, turn=None, **options):
+    regions = select_regions(q, k, sizes, **options)
+    return select_merge_attention(q, k, v, sizes, regions=regions, turn=turn)
+
+
+def compact_turn(width):
+    omega = Window(rotary_dim=width, original_length=64, target_length=64).omega
+
+    def at(x, positions):
+        return rotate_pairs(x, *rotation_tables(omega, positions, x.dtype), "half")
+
+    return at, lambda x, first: at(x, torch.arange(first, first + x.shape[-2]))
+
+
+@pytest.mark.parametrize("routing", ["shifted", "lookahead"])
+@pytest.mark.parametrize("eligible", ["draft", "before_group"])
+@pytest.mark.parametrize(
+    ("sizes", "length"),
+    [
+        (SMALL, 256),
+        (Sizes(region=4, top=8, merge=4), 256),
+        (Sizes(region=4, top=16, merge=4), 301),
+        (Sizes(region=2, top=32, merge=8), 259),
+    ],
+)
+def test_equals_the_definition(sizes, length, routing, eligible):
+    q, k, v = make(length)
+    options = {"routing": routing, "eligible": eligible}
+    chosen = choices(q, k, sizes, **options)
+    assert select_regions(q, k, sizes, **options)[0, 1].tolist() == [sorted(ids) for ids in chosen[0][1]]
+    torch.testing.assert_close(run(q, k, v, sizes, **options), attention(q, k, v, sizes, chosen), rtol=0, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    length=st.integers(1, 150),
+    heads=st.sampled_from([(1, 1), (2, 2), (4, 2)]),
+    per_key_head=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_equals_the_definition_at_any_length_and_sharing_of_heads(length, heads, per_key_head, seed):
+    q, k, v = make(length, *heads, seed=seed)
+    chosen = choices(q, k, SMALL, per_key_head=per_key_head)
+    expected = attention(q, k, v, SMALL, chosen)
+    torch.testing.assert_close(run(q, k, v, SMALL, per_key_head=per_key_head), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 31, 32])
+def test_is_dense_while_the_front_holds_everything(length):
+    q, k, v = make(length)
+    dense = torch.nn.functional.scaled_dot_product_attention(
+        q, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1), is_causal=True
+    )
+    torch.testing.assert_close(run(q, k, v, SMALL), dense, rtol=0, atol=1e-14)
+
+
+def test_the_first_token_behind_the_front_is_routed():
+    assert [SMALL.groups(length) for length in (31, 32, 33, 40, 41)] == [0, 0, 1, 1, 2]
+
+
+def test_gradients_equal_those_through_the_definition():
+    q, k, v = (x.requires_grad_() for x in make(85, heads=4, key_heads=2))
+    weight = torch.randn(1, 4, 85, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = torch.autograd.grad((attention(q, k, v, SMALL, choices(q, k, SMALL)) * weight).sum(), (q, k, v))
+    found = torch.autograd.grad((run(q, k, v, SMALL) * weight).sum(), (q, k, v))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def test_compact_positions_equal_the_definition_with_gradients():
+    at, turn = compact_turn(8)
+    q, k, v = (x.requires_grad_() for x in make(85, heads=4, key_heads=2))
+    weight = torch.randn(1, 4, 85, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    slow = attention(q, k, v, SMALL, choices(q, k, SMALL), turn=at)
+    fast = run(q, k, v, SMALL, turn=turn)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
+    expected = torch.autograd.grad((slow * weight).sum(), (q, k, v))
+    for one, other in zip(torch.autograd.grad((fast * weight).sum(), (q, k, v)), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def test_compact_positions_stay_below_the_front_whatever_the_length():
+    highest = 0
+
+    def turn(x, first):
+        nonlocal highest
+        highest = max(highest, first + x.shape[-2] - 1)
+        return x
+
+    run(*make(300), SMALL, turn=turn)
+    assert highest == SMALL.front - 1
+
+
+@pytest.mark.parametrize("changed", ["q", "k", "v"])
+def test_nothing_later_moves_an_earlier_output_by_a_bit(changed):
+    tensors = dict(zip("qkv", make(120), strict=True))
+    before = run(**tensors, sizes=SMALL)
+    for t in (33, 38, 39, 40, 64, 100, 119):
+        other = {**tensors, changed: tensors[changed].clone()}
+        other[changed][:, :, t:] += torch.randn(other[changed][:, :, t:].shape, dtype=torch.float64)
+        assert torch.equal(run(**other, sizes=SMALL)[:, :, :t], before[:, :, :t])
+
+
+def test_lookahead_lets_a_later_query_choose():
+    """The negative control: the probe above would find a leak."""
+    q, k, v = make(120)
+    before = run(q, k, v, SMALL, routing="lookahead")
+    leaks = []
+    for t in range(41, 48):  # inside the second routed group
+        other = q.clone()
+        other[:, :, t] *= -20
+        leaks.append((run(other, k, v, SMALL, routing="lookahead") - before)[:, :, 40:t].abs().max().item())
+    assert max(leaks) > 1e-3
+
+
+def test_choices_are_distinct_and_lie_before_the_group():
+    q, k, _ = make(500, heads=3, key_heads=3)
+    regions = select_regions(q, k, SMALL)
+    assert regions.shape == (1, 3, SMALL.groups(500), SMALL.selected)
+    assert (regions.diff(dim=-1) > 0).all()
+    starts = SMALL.top + SMALL.merge * torch.arange(regions.shape[2])
+    assert (regions < starts[:, None]).all()
+
+
+def test_a_region_that_one_member_ranks_first_survives_whatever_the_others_think():
+    sizes = Sizes(region=1, top=8, merge=4)
+    q, k = torch.zeros(1, 1, 12, 9, dtype=torch.float64), torch.zeros(1, 1, 12, 9, dtype=torch.float64)
+    k[0, 0, :, 0] = -torch.arange(12)  # all members like early regions
+    k[0, 0, 4, 1] = 100.0
+    q[0, 0, 4:8, 0] = 1.0
+    q[0, 0, 7, 1] = 1.0  # the last router alone likes region 4, which the others rank last
+    regions = select_regions(q, k, sizes, eligible="before_group")
+    assert 4 in regions[0, 0, 0].tolist()
+    assert regions[0, 0, 0].tolist() == [0, 1, 2, 4]
+
+
+def test_a_planted_region_is_chosen_by_every_later_group():
+    q, k, _ = make(400)
+    direction = torch.zeros(8, dtype=torch.float64)
+    direction[0] = 30.0
+    q = q + direction
+    k[:, :, 20:24] += direction
+    assert (select_regions(q, k, SMALL) == 5).any(-1).all()
+
+
+def test_padding_on_the_right_never_changes_a_row():
+    q, k, v = make(120)
+    short = run(q[:, :, :77], k[:, :, :77], v[:, :, :77], SMALL)
+    torch.testing.assert_close(run(q, k, v, SMALL)[:, :, :77], short, rtol=0, atol=1e-14)
+
+
+def test_lookahead_pools_only_what_is_no_padding():
+    q, k, v = make(120)
+    lengths = torch.tensor([77])
+    padded = [x.clone() for x in (q, k, v)]
+    for x in padded:
+        x[:, :, 77:] = 1e6
+    regions = select_regions(padded[0], padded[1], SMALL, routing="lookahead", lengths=lengths)
+    found = select_merge_attention(*padded, SMALL, regions=regions)[:, :, :77]
+    alone = run(q[:, :, :77], k[:, :, :77], v[:, :, :77], SMALL, routing="lookahead")
+    torch.testing.assert_close(found, alone, rtol=0, atol=1e-12)
+
+
+def test_heads_routed_by_their_key_head_agree_when_every_head_has_keys_of_its_own():
+    q, k, v = make(200, heads=2, key_heads=2)
+    assert torch.equal(run(q, k, v, SMALL), run(q, k, v, SMALL, per_key_head=True))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+def test_lower_precision_stays_near_the_definition(dtype, tolerance):
+    q, k, v = make(200)
+    regions = select_regions(q, k, SMALL)
+    low = [x.to(dtype) for x in (q, k, v)]
+    expected = select_merge_attention(q, k, v, SMALL, regions=regions)
+    found = select_merge_attention(*low, SMALL, regions=regions)
+    assert found.dtype == dtype
+    assert (found.double() - expected).abs().max() < tolerance * math.sqrt(8)
+
+
+def test_pooling_a_ragged_end_takes_the_mean_of_what_is_there():
+    x = torch.arange(6, dtype=torch.float64).view(1, 1, 6, 1)
+    assert pooled(x, SMALL).flatten().tolist() == [1.5, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [((4, 9, 2), "multiple"), ((4, 2, 2), "larger"), ((0, 8, 2), "at least 1")]
+)
+def test_sizes_that_do_not_fit_are_refused_in_one_line(values, message):
+    with pytest.raises(MethodError, match=message):
+        Sizes(**dict(zip(("region", "top", "merge"), values, strict=True)))
