@@ -109,4 +109,5 @@ def test_only_settings_that_decide_the_result_count_as_changed(run_config: Calla
 
 @pytest.mark.parametrize("recipe", sorted(Path(__file__).parents[2].glob("recipes/*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_can_be_read(recipe: Path) -> None:
-    assert RunConfig.from_yaml(recipe).total_steps > 0
+    config = RunConfig.from_yaml(recipe)
+    assert config.epochs or config.total_steps > 0

@@ -31,11 +31,12 @@ def test_the_last_two_states_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000001000", "step-000020000"]
 
 
+@pytest.mark.parametrize("damaged", ["model.safetensors", "progress.json"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "no manifest"])
-def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path, damage: str, damaged: str) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2)
-    weights, manifest = (tmp_path / "step-000000002" / name for name in ("model.safetensors", "manifest.json"))
+    weights, manifest = (tmp_path / "step-000000002" / name for name in (damaged, "manifest.json"))
     content = weights.read_bytes()
     if damage == "truncate":
         weights.write_bytes(content[:-3])
@@ -64,6 +65,15 @@ def test_other_errors_pass_and_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), states.writing_folder(tmp_path / "new"):
         1 / 0  # noqa: B018
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".step-000000001.abc", ".checkpoint.abc"):
+        (tmp_path / name).mkdir()
+    for name in (".run.yaml.abc", ".lock", ".gitignore", "run.yaml"):
+        (tmp_path / name).touch()
+    states.remove_leftovers(tmp_path, "run.yaml")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".gitignore", ".lock", "run.yaml"]
 
 
 def test_no_state_is_none(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import get_scheduler
 
+from longspan.train.arguments import learning_rate_share
 from longspan.train.config import RunConfig
 from longspan.train.sizes import build_model, find_size
-from longspan.train.trainer import RunTrainer, learning_rate_share
+from longspan.train.trainer import RunTrainer
 
 CPU = torch.device("cpu")
 

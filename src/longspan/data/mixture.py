@@ -1,11 +1,13 @@
 """The training mixture: plain text, planted passkeys, and repeated random strings, sample by sample.
 
 Sample number i depends on (seed, i) and nothing else, so a run that is resumed, or read by several workers, sees the
-same data. No planted distance is longer than the window. Labels are the inputs: every token of a window is learned.
+same data. No planted distance is longer than the window, unless a `Placer` moves its tokens apart: it acts on every
+kind, but chooses tokens of its own in text alone. Labels are the inputs: every token of a window is learned.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Self
 
 import numpy as np
@@ -16,8 +18,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from longspan.data.passkey import LARGEST_KEY, Filler, PasskeyTemplate, random_key
+from longspan.data.positions import Placer, placed_row
 from longspan.data.tokens import TokenFile
-from longspan.errors import DataError, LengthError
+from longspan.errors import DataError, LengthError, MethodError
+
+logger = logging.getLogger(__name__)
 
 
 class Mixture(BaseModel):
@@ -59,7 +64,10 @@ class Mixture(BaseModel):
 
 
 class MixtureDataset(Dataset[dict[str, Tensor]]):
-    """Windows of `length` tokens drawn by a `Mixture`; map-style, `{"input_ids": [length], "labels": [length]}`."""
+    """Windows of `length` tokens drawn by a `Mixture`; map-style, `{"input_ids": [length], "labels": [length]}`.
+
+    With a placer, `positions` [length] too, and a window of a document that is shorter ends in padding.
+    """
 
     def __init__(
         self,
@@ -69,16 +77,20 @@ class MixtureDataset(Dataset[dict[str, Tensor]]):
         mixture: Mixture,
         seed: int,
         size: int,
+        placer: Placer | None = None,
     ) -> None:
         """`size` windows of `length` tokens (BOS counted) from `tokens`.
 
         Raises:
             DataError: all of the text is shorter than one window.
             LengthError: the window is too short for a passkey or for the shortest random string.
+            MethodError: the placer's method needs conversations.
         """
         self.tokens, self.tokenizer, self.length = tokens, tokenizer, length
-        self.mixture, self.seed, self.size = mixture, seed, size
+        self.mixture, self.seed, self.size, self.placer = mixture, seed, size, placer
         self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self._padding = next(token for token in ends if token is not None)
         if len(tokens) < length:
             raise DataError(
                 f"the text has {len(tokens)} tokens, less than one window of {length}: "
@@ -94,6 +106,8 @@ class MixtureDataset(Dataset[dict[str, Tensor]]):
                     f"a window of {length} tokens cannot repeat a string of {mixture.shortest_period}: "
                     "lower shortest_period or raise the length"
                 )
+        if placer is not None:
+            self._check_documents(placer)
 
     def __len__(self) -> int:
         return self.size
@@ -107,15 +121,50 @@ class MixtureDataset(Dataset[dict[str, Tensor]]):
             ids = self._passkey(rng)
         elif kind < self.mixture.passkey + self.mixture.repeat:
             ids = self._repeat(rng)
+        elif self.placer is not None and self.placer.chooses(self.length):
+            return self._chosen(rng, self.placer, index)
         else:
             ids = [*self.bos, *self._text(rng, self.length - len(self.bos))]
         assert len(ids) == self.length
         input_ids = torch.tensor(ids, dtype=torch.long)
+        if self.placer is not None:
+            return placed_row(input_ids, self.placer.draw(self.length, index))
         return {"input_ids": input_ids, "labels": input_ids.clone()}
 
     def _text(self, rng: np.random.Generator, count: int) -> list[int]:
         start = int(rng.integers(len(self.tokens) - count + 1))
         return self.tokens.tokens[start : start + count].tolist()
+
+    def _chosen(self, rng: np.random.Generator, placer: Placer, index: int) -> dict[str, Tensor]:
+        """A window of tokens chosen from one document, which starts where a plain window would start."""
+        start = int(rng.integers(len(self.tokens) - (self.length - len(self.bos)) + 1))
+        source = np.concatenate((self.bos, self._stretch(start, placer.reach(self.length)))).astype(np.int64)
+        draw = placer.draw(min(self.length, len(source)), index, document=len(source))
+        input_ids = torch.full((self.length,), self._padding)
+        input_ids[: len(draw.tokens)] = torch.from_numpy(source[draw.tokens])
+        return placed_row(input_ids, draw)
+
+    def _stretch(self, start: int, reach: int | None) -> np.ndarray:
+        """Tokens from `start` on that with BOS are at most `reach`, all of one document; None takes all of it."""
+        document = int(np.searchsorted(self.tokens.offsets, start, side="right")) - 1
+        first, last = self.tokens.offsets[document : document + 2]
+        if reach is not None:
+            first = max(first, min(start, last - (self.length - len(self.bos))))
+            last = min(last, first + reach - len(self.bos))
+        return self.tokens.tokens[first:last]
+
+    def _check_documents(self, placer: Placer) -> None:
+        method = type(placer.position).__name__
+        if placer.position.needs_turns:
+            raise MethodError(f"{method} skips between turns, and this text has none: train it on conversations")
+        short = int((np.diff(self.tokens.offsets) + len(self.bos) < self.length).sum())
+        if short and self.mixture.text and placer.chooses(self.length):
+            logger.warning(
+                "%d of %d documents are shorter than the window of %d tokens: their windows end in padding",
+                short,
+                len(self.tokens.names),
+                self.length,
+            )
 
     def _repeat(self, rng: np.random.Generator) -> list[int]:
         longest = min(self.mixture.longest_period, self.length // 2)

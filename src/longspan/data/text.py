@@ -72,11 +72,16 @@ def _all_documents(source: str, field: str) -> Iterator[Document]:
     elif path.suffix == ".jsonl":
         named = _jsonl_documents(path, field)
     else:
-        named = iter([Document(path.name, _read_text(path))])
+        named = iter([Document(path.name, read_text(path))])
     return (document for document in named if document.text.strip())
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A whole UTF-8 file.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8.
+    """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -98,11 +103,11 @@ def _folder_documents(folder: Path) -> Iterator[Document]:
             f"{folder} has no text files (.txt, .md, .py and the like): name a folder that has, or one file by itself"
         )
     for name in sorted(names, key=lambda path: path.as_posix()):
-        yield Document(name.as_posix(), _read_text(folder / name))
+        yield Document(name.as_posix(), read_text(folder / name))
 
 
 def _jsonl_documents(path: Path, field: str) -> Iterator[Document]:
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
         name = f"{path.name}:{number}"
@@ -115,8 +120,12 @@ def _jsonl_documents(path: Path, field: str) -> Iterator[Document]:
         yield Document(name, _field_of(row, field, f"{path}, line {number}"))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a file that may be larger than the memory."""
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 file that may be larger than the memory, numbered from 1.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8.
+    """
     number = 0
     try:
         with path.open("rb") as file:

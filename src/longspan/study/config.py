@@ -23,8 +23,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 OWN_TO_ARMS = ("name", "seed", "methods")
 """Settings of a run that the study gives, one arm and seed after the other."""
-EQUAL_FOR_ALL = (*OWN_TO_ARMS, "data", "train_length", "target_length", "threads")
+EQUAL_FOR_ALL = (*OWN_TO_ARMS, "data", "threads")
 """Settings of a run that no arm may change: the arms would no longer be compared on equal terms."""
+WINDOWS = ("train_length", "target_length")
+"""Nor these, unless the arms go on from a trained model: then short windows against long ones, at equal tokens, may be
+the very question."""
 
 
 class PerplexitySettings(Settings):
@@ -183,6 +186,12 @@ class StudyConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        model = self.run.get("model")
+        goes_on = isinstance(model, dict) and model.get("from") is not None
+        for name, arm in self.arms.items():
+            for key in WINDOWS:
+                if key in arm.set and not goes_on:
+                    raise ValueError(f"arm '{name}': '{key}' must be equal for all arms; set it under 'run'")
         if all(arm.extensions is not None for arm in self.arms.values()) and "extensions" in self.model_fields_set:
             raise ValueError("'extensions' has no effect when every arm has its own; leave it out")
         passkey = self.evaluate.passkey

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -15,13 +16,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from longspan.records import Record, append_records
 from longspan.train.config import RunConfig
+from longspan.train.processes import ALONE, Processes
+
+TokensSeen = Callable[[int], int]
+"""Tokens that the model has seen after so many steps, padding left out."""
 
 
 class ProgressBar(TrainerCallback):
     """Tokens done, tokens a second, time left and the loss, on stderr."""
 
-    def __init__(self, config: RunConfig, *, shown: bool) -> None:
-        self.config = config
+    def __init__(self, config: RunConfig, seen: TokensSeen, *, shown: bool) -> None:
+        self.config, self.seen = config, seen
         # in a log file a line now and then is enough
         self.settings: dict[str, Any] = {"disable": not shown, "mininterval": 0.2 if sys.stderr.isatty() else 30}
         self.bar: tqdm | None = None
@@ -29,13 +34,12 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        done = state.global_step * self.config.batch_tokens
-        total = self.config.total_steps * self.config.batch_tokens
+        done, total = self.seen(state.global_step), self.seen(self.config.total_steps)
         self.bar = tqdm(total=total, initial=done, desc=self.config.name, unit="tok", unit_scale=True, **self.settings)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert self.bar is not None
-        self.bar.update(self.config.batch_tokens)
+        self.bar.update(self.seen(state.global_step) - self.bar.n)
 
     def on_log(
         self,
@@ -55,10 +59,15 @@ class ProgressBar(TrainerCallback):
 
 
 class LossRecords(TrainerCallback):
-    """Appends the mean loss of every `log_every` steps, and of the last ones, to `records.jsonl`."""
+    """Appends the mean loss of every `log_every` steps, and of the last ones, to `records.jsonl`.
 
-    def __init__(self, config: RunConfig, method: str, path: Path) -> None:
-        self.config = config
+    A step that was skipped is a record, too: metric `skipped`, with the norm of its gradient if that is a number.
+    """
+
+    def __init__(
+        self, config: RunConfig, seen: TokensSeen, method: str, path: Path, processes: Processes = ALONE
+    ) -> None:
+        self.config, self.seen, self.processes = config, seen, processes
         self.method = method
         self.path = path
 
@@ -74,13 +83,17 @@ class LossRecords(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs and "loss" in logs:
-            record = train_record(self.config, self.method, "loss", logs["loss"], state.global_step)
-            append_records(self.path, [record])
+        for metric, step in (("loss", state.global_step), ("skipped", state.global_step + 1)):
+            if logs and metric in logs:
+                value = logs[metric] if math.isfinite(logs[metric]) else None
+                record = train_record(self.config, self.method, metric, value, step, self.seen(step))
+                with self.processes.together():
+                    if self.processes.first:
+                        append_records(self.path, [record])
 
 
-def train_record(config: RunConfig, method: str, metric: str, value: float, step: int) -> Record:
-    """A number about training after `step`: n is the tokens seen, depth the share of the run that is done."""
+def train_record(config: RunConfig, method: str, metric: str, value: float | None, step: int, tokens: int) -> Record:
+    """A number about training after `step`: n is the `tokens` seen, depth the share of the run that is done."""
     return Record(
         run=config.name,
         method=method,
@@ -88,7 +101,7 @@ def train_record(config: RunConfig, method: str, metric: str, value: float, step
         task="train",
         metric=metric,
         value=value,
-        n=step * config.batch_tokens,
+        n=tokens,
         train_length=config.train_length,
         length=config.train_length,
         depth=step / config.total_steps,
@@ -97,9 +110,14 @@ def train_record(config: RunConfig, method: str, metric: str, value: float, step
 
 
 class Interruption(TrainerCallback):
-    """Ctrl-C ends the run after the step in progress, with its state saved; a second one ends it at once."""
+    """Ctrl-C ends the run after the step in progress, with its state saved; a second one ends it at once.
 
-    def __init__(self) -> None:
+    Of several processes each is told more than once, by the terminal and by the launcher, and not at the same step:
+    they agree, and end together.
+    """
+
+    def __init__(self, processes: Processes = ALONE) -> None:
+        self.processes = processes
         self.asked = False
         self._before: Callable[[int, FrameType | None], Any] | int | None = None
 
@@ -115,9 +133,11 @@ class Interruption(TrainerCallback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self.__exit__()
+        if self.processes.count == 1:
+            self.__exit__()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.asked = self.processes.any(self.asked)
         if self.asked:
             control.should_save = True
             control.should_training_stop = True

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from longspan.data.mixture import Mixture
-from longspan.data.text import Part
-from longspan.data.tokenizer import SMALLEST_VOCAB
-from longspan.equation import fill_slots
-from longspan.errors import LongspanError
+from longspan.equation import Position, fill_slots
+from longspan.errors import ConfigError, LongspanError
 from longspan.methods.feature.coca import Coca
 from longspan.registry import format_methods, parse_methods
+from longspan.train.data_settings import DataSettings
 from longspan.train.distill import DistillSettings
+from longspan.train.lora_settings import LoraSettings
+from longspan.train.optimizer_settings import OptimizerSettings, Positive, Share
+from longspan.train.parallel_settings import ParallelSettings
 from longspan.train.settings import Length, Settings
 from longspan.train.sizes import find_size
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class ModelSettings(Settings):
@@ -64,70 +61,6 @@ class ModelSettings(Settings):
         return value
 
 
-class DataSettings(Settings):
-    """The text and what is made of it."""
-
-    text: str
-    """A file, a folder, a .jsonl file or `datasets:NAME[:CONFIG][:SPLIT]`."""
-    field: str = "text"
-    """Key of the text in a row of a .jsonl file or a data set."""
-    part: Part = "all"
-    """`train` leaves every 20th document out, `validation` takes only those."""
-    tokenizer: str | None = None
-    """Folder of a tokenizer; null trains one (from scratch) or takes the model's own (fine-tuning)."""
-    vocab_size: Annotated[int, Field(ge=SMALLEST_VOCAB)] | None = None
-    """Size of the tokenizer that is trained."""
-    mixture: Mixture = Mixture.model_validate({})
-    """Shares of plain text and planted retrieval tasks."""
-    cache: str | None = None
-    """Folder for the tokenizer and the token files; runs that name the same one share them."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        has_fields = self.text.startswith("datasets:") or self.text.endswith(".jsonl")
-        if self.field != "text" and not has_fields:
-            raise ValueError("'field' has no effect on plain text; leave it out or name a .jsonl file")
-        return self
-
-    @field_serializer("mixture")
-    def _effective(self, mixture: Mixture) -> dict[str, Any]:
-        """All settings of the mixture but those that it refuses, since they have no effect."""
-        values = mixture.model_dump(exclude_unset=True)
-        for name, value in mixture.model_dump().items():
-            with contextlib.suppress(ValidationError):
-                Mixture.model_validate({**values, name: value})
-                values[name] = value
-        return {name: values[name] for name in type(mixture).model_fields if name in values}
-
-
-class OptimizerSettings(Settings):
-    """AdamW and the course of its learning rate."""
-
-    learning_rate: Positive = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    betas: tuple[Share, Share] = (0.9, 0.95)
-    warmup: Share = 0.02
-    """Share of the steps in which the learning rate rises."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    final_share: Share | None = None
-    """The last learning rate as a share of the highest (0.1 if not set); not for `constant`."""
-    clip: Positive = 1.0
-    """Largest norm of the gradient."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("schedule") != "constant" and values.get("final_share") is None:
-            return {**values, "final_share": 0.1}
-        return values
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.schedule == "constant" and self.final_share is not None:
-            raise ValueError("'final_share' has no effect on schedule constant; leave it out")
-        return self
-
-
 class RunConfig(Settings):
     """Everything that decides a training run."""
 
@@ -150,24 +83,43 @@ class RunConfig(Settings):
 
     A part is a module or parameter name (`k_proj`, `*norm*`, `embed_tokens`); the others stay as they are.
     """
+    lora: LoraSettings | None = None
+    """Fine-tuning: adapters learn, and the model stays as it is; null: the model itself learns."""
     distill: DistillSettings | None = None
     """Fine-tuning: learn the predictions of the original model, too."""
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.model_validate({}))
     tokens: Length | None = None
-    """Tokens to train on; or give `steps`."""
+    """Tokens to train on; or give `steps`, or `epochs`."""
     steps: Annotated[int, Field(ge=0)] | None = None
     """Optimizer steps; 0 makes the model and trains nothing."""
+    epochs: Positive | None = None
+    """Conversations: times that each is learned, rounded to whole steps."""
     batch_tokens: Length = 4096
-    """Tokens an optimizer step rests on."""
+    """Tokens an optimizer step rests on, those of all processes together.
+
+    A conversation that is shorter than `train_length` counts in full.
+    """
     micro_batch_tokens: Length | None = None
-    """Tokens in one forward pass; null takes the whole batch at once. Changes the result by rounding alone."""
+    """Tokens in one forward pass of a process at most; null takes its part of the batch at once.
+
+    Changes the result by rounding alone.
+    """
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes in mixed precision; weights stay float32."""
     compile: bool = False
     """Compile each decoder layer with torch.compile; changes the result by rounding alone."""
+    activation_checkpointing: bool = False
+    """Keep only the inputs of decoder layers and compute the rest again when it is needed: less memory, more time."""
+    loss_chunk: Length | None = None
+    """Tokens whose logits exist at once; null: a number by the vocabulary. Changes the result by rounding alone."""
+    on_divergence: Literal["stop", "skip"] = "stop"
+    """Stop at a step whose loss or gradient is no number, or go on without it; `records.jsonl` keeps those skipped."""
+    norm_limit: Positive | None = None
+    """Norm of the gradient, before clipping, from which on a step has diverged as well; null: no limit."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(gt=0)] | None = None
     """Processor threads; null leaves torch's choice."""
+    parallel: ParallelSettings = Field(default_factory=lambda: ParallelSettings.model_validate({}))
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that make the windows; 0 makes them between the steps, which is too slow for a GPU."""
     save_every: Annotated[int, Field(gt=0)] = 500
@@ -187,15 +139,14 @@ class RunConfig(Settings):
         if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
             return values
         model, data = values.get("model") or {}, values["data"]
-        from_scratch = isinstance(model, dict) and model.get("from") is None
+        from_scratch = isinstance(model, dict) and model.get("from") is None and data.get("conversations") is None
         if from_scratch and data.get("tokenizer") is None and data.get("vocab_size") is None:
             return {**values, "data": {**data, "vocab_size": 1024}}
         return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.tokens is None) == (self.steps is None):
-            raise ValueError("set one of 'tokens' and 'steps', not both and not none")
+        self._check_budget()
         if self.batch_tokens % self.train_length:
             near = max(1, round(self.batch_tokens / self.train_length)) * self.train_length
             raise ValueError(
@@ -213,8 +164,12 @@ class RunConfig(Settings):
             raise ValueError("'data.vocab_size' has no effect when the tokenizer is given; leave it out")
         if self.trainable is not None and 0 not in self.trainable:
             raise ValueError("'trainable' does not say what learns at first: give the share 0")
+        if self.lora is not None:
+            self._check_lora()
         if self.target_length is not None:
             self._check_target(self.target_length)
+        elif any(isinstance(method, Position) for method in parse_methods(self.methods)):
+            raise ValueError(f"'methods' {self.methods} has positions for a longer window: set 'target_length'")
         if self.again and not parse_methods(self.methods):
             raise ValueError("'again' has no effect without a method; set 'methods', say to yarn")
         for name in ("start", "distill", "again"):
@@ -223,6 +178,32 @@ class RunConfig(Settings):
         if self.start is not None and not any(isinstance(method, Coca) for method in parse_methods(self.methods)):
             raise ValueError("'start' is how CoCA's t begins: put coca among the methods, or leave it out")
         return self
+
+    def _check_budget(self) -> None:
+        if self.data.conversations is None:
+            if self.epochs is not None:
+                raise ValueError("'epochs' is for conversations: windows of text are drawn at random; set 'tokens'")
+            if (self.tokens is None) == (self.steps is None):
+                raise ValueError("set one of 'tokens' and 'steps', not both and not none")
+            return
+        if self.tokens is not None:
+            raise ValueError("'tokens' is for text: rows of conversations are not all full; set 'epochs' or 'steps'")
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("set one of 'epochs' and 'steps', not both and not none")
+        if self.start == "fit" or self.distill is not None:
+            raise ValueError("'start: fit' and 'distill' are for windows of text: leave them out with conversations")
+        if self.model.from_ is None and self.data.tokenizer is None:
+            raise ValueError("no tokenizer is learned from conversations: set 'model.from' or 'data.tokenizer'")
+        if self.parallel.context > 1:
+            raise ValueError("conversations need masks, so processes cannot share windows of them: leave that out")
+
+    def _check_lora(self) -> None:
+        if self.model.from_ is None:
+            raise ValueError("'lora' is for fine-tuning: a new model has nothing to stand beside; set 'model.from'")
+        if self.trainable is not None:
+            raise ValueError("'lora' and 'trainable' both say what learns: leave one of them out")
+        if self.parallel.fsdp:
+            raise ValueError("'lora' learns so little that nothing is to be split: leave 'parallel.fsdp' out")
 
     def _check_target(self, target_length: int) -> None:
         if self.model.from_ is None:
@@ -234,11 +215,28 @@ class RunConfig(Settings):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run.
+
+        Raises:
+            ConfigError: they follow from `epochs`, and `for_epochs` has not said how many those are.
+        """
         if self.steps is not None:
             return self.steps
-        assert self.tokens is not None
+        if self.tokens is None:
+            raise ConfigError("how many steps 'epochs' are is known with the conversations alone: set 'steps' here")
         return self.tokens // self.batch_tokens
+
+    def for_epochs(self, rows_per_epoch: int) -> RunConfig:
+        """The same run with its steps counted, for data of so many rows."""
+        if self.epochs is None:
+            return self
+        steps = max(1, round(self.epochs * rows_per_epoch / self.rows_per_step))
+        return self.model_copy(update={"steps": steps})
+
+    @property
+    def rows_per_step(self) -> int:
+        """Windows in one optimizer step."""
+        return self.batch_tokens // self.train_length
 
     @property
     def micro_batch_rows(self) -> int:
@@ -256,7 +254,8 @@ class RunConfig(Settings):
         return self.model.from_ or f"{self.model.family}-{self.model.size}"
 
 
-FREE_TO_CHANGE = ("device", "threads", "loader_workers", "save_every", "data.cache")
+_PARALLEL = tuple(f"parallel.{name}" for name in ParallelSettings.model_fields)
+FREE_TO_CHANGE = ("device", "threads", "loader_workers", "save_every", "data.cache", *_PARALLEL)
 """Settings that do not decide the result: a run goes on although they were changed."""
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -19,23 +19,30 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from longspan import surgery
-from longspan.data.mixture import MixtureDataset
 from longspan.errors import ConfigError, DataError
 from longspan.files import alone_in, write_json, write_text
-from longspan.models import load_model, torch_device
-from longspan.records import append_records, read_records
-from longspan.registry import format_methods, methods_to_json, parse_methods
-from longspan.train import states
-from longspan.train.callbacks import Interruption, LossRecords, ProgressBar, train_record
+from longspan.models import torch_device
+from longspan.records import Record, append_records, read_records
+from longspan.registry import format_methods
+from longspan.train import snapshot, states
+from longspan.train.arguments import STATE_FOLDER
+from longspan.train.callbacks import Interruption, LossRecords, ProgressBar, TokensSeen, train_record
 from longspan.train.config import RunConfig, changed_keys
 from longspan.train.distill import Teacher
+from longspan.train.lora import add_lora, learning_tensors, save_adapter
+from longspan.train.model import make_model
+from longspan.train.parallel import check_model, join
+from longspan.train.positions import check_reach, placer_of
 from longspan.train.prepare import Prepared, input_hashes, prepare
-from longspan.train.sizes import build_plain_model, install_methods
+from longspan.train.processes import Processes, lost_workers
 from longspan.train.stages import Stages
-from longspan.train.trainer import STATE_FOLDER, RunTrainer
+from longspan.train.trainer import RunTrainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 RUN_FILE, PLAN_FILE, DATA_FILE, RECORDS_FILE = "run.yaml", "plan.json", "data.json", "records.jsonl"
-CHECKPOINT = "checkpoint"
+CHECKPOINT, ADAPTER = "checkpoint", "adapter"
 
 
 def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
@@ -43,7 +50,8 @@ def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
 
     A run that is done is left as it is if text, tokenizer and model are still what it read; one that was stopped or
     killed goes on from its last saved state to the same weights as without the stop (same machine, same `threads`).
-    Beside the checkpoint the folder gets `run.yaml`, `plan.json`, `data.json` and `records.jsonl` (task `train`).
+    Beside the checkpoint the folder gets `run.yaml`, `plan.json`, `data.json` and `records.jsonl` (task `train`), and
+    with `lora` the `adapter` by itself, which the checkpoint has merged into its weights.
 
     Raises:
         ConfigError: `out` holds a run with other settings, or is in use.
@@ -54,151 +62,125 @@ def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
         KeyboardInterrupt: after Ctrl-C; the state is saved first.
     """
     out = Path(out)
-    with alone_in(out):
+    device = torch_device(config.device)
+    processes = join(config, device)
+    with contextlib.ExitStack() as held:
         checkpoint = out / CHECKPOINT
-        _check_begun(config, out)
-        write_text(out / RUN_FILE, config.to_yaml())
-        if checkpoint.is_dir():
-            if progress:
+        with processes.together():
+            if processes.first:
+                held.enter_context(alone_in(out))
+                _begin(config, out)
+        if processes.any(processes.first and checkpoint.is_dir()):
+            if progress and processes.first:
                 _say(f"{out} is already done")
             return checkpoint
-        states.remove_leftovers(out)
-        states.remove_leftovers(out / STATE_FOLDER)
-        _train(config, out, progress)
-        if config.total_steps:  # more than twice the size of the model, and of no further use
+        _train(config, out, device, processes, progress and processes.first)
+        if processes.first and (out / STATE_FOLDER).is_dir():
+            # more than twice the size of the model, and of no further use
             shutil.rmtree(out / STATE_FOLDER)
         return checkpoint
 
 
-def _train(config: RunConfig, out: Path, progress: bool) -> None:
+def _begin(config: RunConfig, out: Path) -> None:
+    """Make sure that this run belongs into the folder, and have nothing there that a killed one left half done."""
+    _check_begun(config, out)
+    write_text(out / RUN_FILE, config.to_yaml())
+    states.remove_leftovers(out, RUN_FILE, PLAN_FILE, DATA_FILE, RECORDS_FILE)
+    states.remove_leftovers(out / STATE_FOLDER)
+
+
+def _prepare(config: RunConfig, out: Path, processes: Processes, progress: bool) -> tuple[Prepared, Path | None]:
+    """What the run reads, and the state it goes on from: found by the first process, then read by the others."""
+    folder = Path(config.data.cache) if config.data.cache else out / "data"
+    step = 0
+    with processes.together():
+        if processes.first:
+            prepared = prepare(config, folder, progress=progress)
+            settled = prepared.settled(config)
+            state = _last_state(settled, out, prepared.tokens_seen(settled))
+            _keep_data(settled, prepared, out, begun=state is not None)
+            step = 0 if state is None else states.state_step(state)
+    with processes.together():
+        if not processes.first:
+            if not (out / DATA_FILE).exists():
+                raise ConfigError(f"{out} must be on a file system that all machines of the run share: choose another")
+            prepared = prepare(config, folder, progress=False)
+    step = int(processes.gather(step)[0])
+    return prepared, states.state_folder(out / STATE_FOLDER, step) if step else None
+
+
+def _train(config: RunConfig, out: Path, device: torch.device, processes: Processes, progress: bool) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = torch_device(config.device)
-    prepared = prepare(config, Path(config.data.cache) if config.data.cache else out / "data", progress=progress)
-    state = _last_state(config, out)
-    _keep_data(config, prepared, out, begun=state is not None)
-    model, plan = _make_model(config, prepared, begun=state is not None)
-    write_json(out / PLAN_FILE, plan)
+    prepared, state = _prepare(config, out, processes, progress)
+    for note in prepared.notes if progress else ():
+        _say(note)
+    config = prepared.settled(config)
+    with processes.together():
+        model, plan = make_model(config, prepared, begun=state is not None)
+        check_model(config, model)
+        adapted = None if config.lora is None else add_lora(model, config.lora, config.seed)
+        if processes.first:
+            write_json(out / PLAN_FILE, plan | ({} if adapted is None else {"learning": learning_tensors(adapted)}))
+    records = []
     if config.total_steps:
-        _take_steps(config, prepared, model, state, out, device, progress)
-    else:
-        write_text(out / RECORDS_FILE, "")
-    with states.writing_folder(out / CHECKPOINT) as part, _no_bars():
-        model.save_pretrained(part)
-        prepared.tokenizer.save_pretrained(part)
+        records = [_take_steps(config, prepared, model, adapted, state, out, device, processes, progress)]
+    weights = snapshot.model_tensors(model) if config.parallel.fsdp else None  # gathered by all
+    with processes.together():
+        if processes.first:
+            append_records(out / RECORDS_FILE, records)
+            if adapted is not None:
+                with states.writing_folder(out / ADAPTER) as part:
+                    save_adapter(adapted, part, extended=bool(plan["changes"]))
+                model = adapted.merge_and_unload()
+            with states.writing_folder(out / CHECKPOINT) as part, _no_bars():
+                model.save_pretrained(part, state_dict=weights)
+                prepared.tokenizer.save_pretrained(part)
 
 
 def _take_steps(
     config: RunConfig,
     prepared: Prepared,
     model: PreTrainedModel,
+    adapted: PeftModel | None,
     state: Path | None,
     out: Path,
     device: torch.device,
+    processes: Processes,
     progress: bool,
-) -> None:
-    """Train `model` in place, from `state` on."""
-    method = format_methods(surgery.current_methods(model))
-    teacher = None
-    if config.distill is not None:
-        teacher = Teacher.load(config.distill, prepared.tokenizer, model, config.train_length, device)
-    bar, interruption = ProgressBar(config, shown=progress), Interruption()
-    callbacks = [bar, LossRecords(config, method, out / RECORDS_FILE), interruption, Stages(config, model)]
-    dataset = _windows(config, prepared, config.total_steps * config.batch_tokens // config.train_length)
-    trainer = RunTrainer(
-        config=config, model=model, dataset=dataset, out=out, device=device, callbacks=callbacks, teacher=teacher
-    )
-    with contextlib.closing(bar), interruption:
+) -> Record:
+    """Train `model`, or what is `adapted` in it, in place from `state` on; the record of the time that it took."""
+    placer, seen = placer_of(model, config), prepared.tokens_seen(config)
+    dataset, method = prepared.dataset(config, placer), format_methods(surgery.current_methods(model))
+    bar, interruption = ProgressBar(config, seen, shown=progress), Interruption(processes)
+    records = LossRecords(config, seen, method, out / RECORDS_FILE, processes)
+    with processes.together():
+        teacher = None
+        if config.distill is not None:
+            teacher = Teacher.load(config.distill, prepared.tokenizer, model, config.train_length, device)
+        trainer = RunTrainer(
+            config=config,
+            model=adapted or model,
+            dataset=dataset,
+            out=out,
+            device=device,
+            callbacks=[bar, records, interruption, Stages(config, model)],
+            processes=processes,
+            teacher=teacher,
+        )
+        if placer is not None:
+            check_reach(model, dataset)
+    with contextlib.closing(bar), interruption, lost_workers():
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
     step = trainer.state.global_step
     if step < config.total_steps:
         assert interruption.asked
-        raise KeyboardInterrupt(
-            f"interrupted at step {step} of {config.total_steps}; {out} keeps the state: run the same again to go on"
-        )
-    append_records(out / RECORDS_FILE, [train_record(config, method, "seconds", round(trainer.seconds, 3), step)])
-
-
-def _windows(config: RunConfig, prepared: Prepared, size: int) -> MixtureDataset:
-    """The first `size` windows of the run."""
-    return MixtureDataset(
-        prepared.tokens, prepared.tokenizer, config.train_length, config.data.mixture, config.seed, size
-    )
-
-
-def _make_model(config: RunConfig, prepared: Prepared, *, begun: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model before its first step, with its methods, and what `plan.json` says about them.
-
-    Where the run has `begun`, weights will come from its state.
-    """
-    tokenizer, wanted = prepared.tokenizer, config.model
-    if wanted.from_ is None:
-        assert wanted.family is not None
-        assert wanted.size is not None
-        assert wanted.base is not None
-        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        model = build_plain_model(
-            wanted.family,
-            wanted.size,
-            len(tokenizer),
-            config.train_length,
-            wanted.base,
-            config.seed,
-            rotary_pct=wanted.rotary_pct,
-            token_ids=ids,
-        )
-        patch = install_methods(model, config.methods, config.train_length)
-    else:
-        model = load_model(wanted.from_, device="cpu", dtype="float32")
-        if len(tokenizer) > model.config.vocab_size:
-            raise DataError(
-                f"the tokenizer has {len(tokenizer)} tokens and {wanted.from_} only {model.config.vocab_size}: "
-                "leave data.tokenizer out to take the model's own"
+        with processes.together():
+            raise KeyboardInterrupt(
+                f"interrupted at step {step} of {config.total_steps}; {out} keeps the state:"
+                " run the same again to go on"
             )
-        patch = _patch(config, prepared, model, begun=begun)
-    if config.train_length > surgery.target_length(model):
-        raise ConfigError(
-            f"train_length {config.train_length} is longer than the model's window of"
-            f" {surgery.target_length(model)} tokens: set target_length and a method"
-        )
-    return model, _plan_values(model, patch)
-
-
-def _patch(config: RunConfig, prepared: Prepared, model: PreTrainedModel, *, begun: bool) -> surgery.Patch | None:
-    """Put the methods of the run into a trained model, and have CoCA's t begin as the settings say."""
-    methods = parse_methods(config.methods)
-    if config.start is None:
-        if not methods:
-            return None
-        return surgery.extend(model, methods, target_length=config.target_length, again=config.again)
-    start = "mean" if begun else config.start
-    ids = None
-    if start == "fit":
-        windows = _windows(config, prepared, surgery.FIT_WINDOWS)
-        ids = torch.stack([windows[number]["input_ids"] for number in range(len(windows))])
-    return surgery.convert(
-        model,
-        methods,
-        start=start,
-        ids=ids,
-        seed=config.seed,
-        target_length=config.target_length,
-        again=config.again,
-    )
-
-
-def _plan_values(model: PreTrainedModel, patch: surgery.Patch | None) -> dict[str, Any]:
-    """What `plan.json` says: the methods in force and each place that this run patched."""
-    values: dict[str, Any] = {
-        "family": model.config.model_type,
-        "methods": methods_to_json(surgery.current_methods(model)),
-        "original_length": surgery.original_length(model),
-        "target_length": surgery.target_length(model),
-        "changes": [],
-    }
-    if patch is not None:
-        values |= patch.plan.to_json()
-    return {**values, "parameters": sum(parameter.numel() for parameter in model.parameters())}
+    return train_record(config, method, "seconds", round(trainer.seconds, 3), step, seen(step))
 
 
 def has_begun(out: Path) -> bool:
@@ -241,7 +223,9 @@ def _check_begun(config: RunConfig, out: Path) -> None:
     if not has_begun(out) or not path.exists():
         return
     old, new = _read_data(path).get("inputs", {}), input_hashes(config)
-    named = {"data.text": config.data.text, "data.tokenizer": config.data.tokenizer, "model.from": config.model.from_}
+    data = config.data
+    named = {"data.tokenizer": data.tokenizer, "data.template": data.template, "model.from": config.model.from_}
+    named |= {"data.text": data.text, "data.conversations": data.conversations}
     named["distill.from"] = config.distill.from_ if config.distill else None
     changed = [f"{name} ({named[name]})" for name in old if new.get(name) != old[name]]
     if changed:
@@ -266,19 +250,19 @@ def _read_data(path: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def _last_state(config: RunConfig, out: Path) -> Path | None:
+def _last_state(config: RunConfig, out: Path, tokens_seen: TokensSeen) -> Path | None:
     """The state to go on from; what was done after it is removed, since it will be done again."""
     state, warnings = states.newest_state(out / STATE_FOLDER)
     for warning in warnings:
         _say(warning)
     states.drop_damaged(out / STATE_FOLDER, state)
-    seen = 0 if state is None else states.state_step(state) * config.batch_tokens
+    seen = 0 if state is None else tokens_seen(states.state_step(state))
     records = out / RECORDS_FILE
     if records.exists():
         kept = [
             record
             for record in read_records(records)
-            if record.task != "train" or (record.metric == "loss" and (record.n or 0) <= seen)
+            if record.task != "train" or (record.metric in ("loss", "skipped") and (record.n or 0) <= seen)
         ]
         write_text(records, "".join(json.dumps(asdict(record)) + "\n" for record in kept))
     return state

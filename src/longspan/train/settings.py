@@ -38,20 +38,7 @@ class Settings(BaseModel):
         Raises:
             ConfigError: the file is missing or no YAML, a key is unknown, or a value cannot be used.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise ConfigError(f"cannot read {path}: {reason}; give the path of a YAML file") from error
-        values = _load_yaml(text, str(path))
-        if values is None:
-            values = {}
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} is not a list of settings: write one `key: value` a line")
-        for override in overrides:
-            _put(values, override)
-        return cls.parse(values, str(path))
+        return cls.parse(with_overrides(read_yaml(path), overrides), str(path))
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
@@ -72,6 +59,36 @@ class Settings(BaseModel):
     def to_yaml(self) -> str:
         """All settings, defaults filled in, as YAML that `from_yaml` reads back."""
         return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The settings that the file `path` names, as they stand there.
+
+    Raises:
+        ConfigError: the file is missing or no YAML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"cannot read {path}: {reason}; give the path of a YAML file") from error
+    values = _load_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is not a list of settings: write one `key: value` a line")
+    return values
+
+
+def with_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """`values` with each `a.b=value` of `overrides` put in, its value read as YAML.
+
+    Raises:
+        ConfigError: one is of another form.
+    """
+    for override in overrides:
+        _put(values, override)
+    return values
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -52,7 +52,7 @@ def save_state(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tenso
     Raises:
         StorageError: the disk is full; the states before are untouched.
     """
-    path = folder / f"step-{step:09d}"
+    path = state_folder(folder, step)
     with writing_folder(path) as part:
         for name, group in tensors.items():
             save_file(dict(group), part / f"{name}.safetensors")
@@ -85,13 +85,21 @@ def read_value(state: Path, name: str) -> Any:
     return json.loads((state / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def state_folder(folder: Path, step: int) -> Path:
+    """Where the state after `step` is kept below `folder`."""
+    return folder / f"step-{step:09d}"
+
+
 def state_step(state: Path) -> int:
     """The step after which a state was saved."""
     return int(state.name.removeprefix("step-"))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process had begun to write directly in `folder`."""
+def remove_leftovers(folder: Path, *files: str) -> None:
+    """Remove what a killed process had begun to write directly in `folder`: states, checkpoints, and these files."""
+    for name in files:
+        for path in folder.glob(f".{name}.*"):
+            path.unlink()
     for path in folder.glob(".*"):
         if path.is_dir() and path.name.startswith((".step-", ".checkpoint.")):
             shutil.rmtree(path, ignore_errors=True)

@@ -7,66 +7,30 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
+from longspan.data.positions import IGNORED
 from longspan.errors import StorageError, TrainingError
+from longspan.surgery import placed
 from longspan.train import snapshot
+from longspan.train.arguments import STATE_FOLDER, learning_rate_share, training_arguments
 from longspan.train.config import RunConfig
 from longspan.train.distill import Teacher
+from longspan.train.loss import ChunkedLoss
+from longspan.train.parallel import cut_like_tokens
+from longspan.train.processes import ALONE, Processes
 from longspan.train.states import read_value, save_state, saved_states, state_step
 
-STATE_FOLDER = "state"
-
-
-def learning_rate_share(step: int, config: RunConfig) -> float:
-    """The learning rate of a step (counted from 0) as a share of the highest."""
-    optimizer, steps = config.optimizer, config.total_steps
-    warmup = round(optimizer.warmup * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = min(1.0, (step - warmup) / max(1, steps - warmup))
-    final = 1.0 if optimizer.final_share is None else optimizer.final_share
-    if optimizer.schedule == "cosine":
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
-    return 1 - (1 - final) * done  # linear; constant has final = 1
-
-
-def training_arguments(config: RunConfig, out: Path, device: torch.device) -> TrainingArguments:
-    """The Trainer's arguments for a run: one device, data in order, no evaluation, no reports, no bar of its own."""
-    arguments = TrainingArguments(
-        output_dir=str(out / STATE_FOLDER),
-        per_device_train_batch_size=config.micro_batch_rows,
-        gradient_accumulation_steps=config.accumulation,
-        max_steps=config.total_steps,
-        learning_rate=config.optimizer.learning_rate,
-        weight_decay=config.optimizer.weight_decay,
-        adam_beta1=config.optimizer.betas[0],
-        adam_beta2=config.optimizer.betas[1],
-        max_grad_norm=config.optimizer.clip,
-        optim="adamw_torch_fused",
-        bf16=config.dtype == "bfloat16",
-        use_cpu=device.type == "cpu",
-        seed=config.seed,
-        train_sampling_strategy="sequential",
-        dataloader_num_workers=config.loader_workers,
-        dataloader_pin_memory=device.type == "cuda",
-        remove_unused_columns=False,
-        logging_steps=config.log_every,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=config.save_every,
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # a second GPU would double the batch
-    return arguments
+SKIPS = 10
+"""Steps skipped in a row at which a run stops, whatever the policy: it does not find back by itself."""
 
 
 def compile_layers(model: PreTrainedModel) -> None:
@@ -87,18 +51,21 @@ class RunTrainer(Trainer):
         out: Path,
         device: torch.device,
         callbacks: list[TrainerCallback],
+        processes: Processes = ALONE,
         teacher: Teacher | None = None,
     ) -> None:
-        self.config, self.teacher = config, teacher
+        self.config, self.processes, self.teacher = config, processes, teacher
         self.states = out / STATE_FOLDER
         self._progress: dict[str, Any] | None = None
         self._before_step: _PassState | None = None
+        self._positions: Tensor | None = None
+        self._skipped_in_a_row = 0
         self._started = time.monotonic()
         self._seconds_before = 0.0
         use_cache = model.config.use_cache
         super().__init__(
             model=model,
-            args=training_arguments(config, out, device),
+            args=training_arguments(config, out, device, processes.count),
             train_dataset=dataset,
             data_collator=stack_rows,
             callbacks=[_Begin(self), *callbacks],
@@ -106,8 +73,12 @@ class RunTrainer(Trainer):
         # the Trainer turns this off in the config, from where it would get into the saved model
         model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)
+        causal_lm: PreTrainedModel = model.get_base_model() if config.lora is not None else model
         if config.compile:
-            compile_layers(model)
+            compile_layers(causal_lm)
+        if config.activation_checkpointing:
+            causal_lm.activation_checkpointing_enable({"use_reentrant": False})
+        self._chunked_loss = ChunkedLoss(causal_lm, config.loss_chunk)
         exact = self.model_accepts_loss_kwargs and self._loss_shifts_labels
         assert exact, "the loss would be averaged per forward pass, not over the batch"
 
@@ -124,32 +95,60 @@ class RunTrainer(Trainer):
         return scheduler
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **kwargs: Any) -> Any:
-        """As the Trainer computes it, without a cache of keys and values; mixed with the teacher's if there is one."""
+        """As the Trainer computes it, without a cache of keys and values, and without the logits of all tokens.
+
+        A teacher needs those logits: its loss is mixed with the Trainer's.
+        """
         inputs = {**inputs, "use_cache": False}
         if self.teacher is None:
+            inputs |= self._chunked_loss.arguments(inputs["input_ids"].numel())
             return super().compute_loss(model, inputs, **kwargs)
         loss, outputs = super().compute_loss(model, inputs, **{**kwargs, "return_outputs": True})
+        # of several processes each takes its loss times their number, since their gradients are averaged
+        items = kwargs["num_items_in_batch"] / self.processes.count
         with self.accelerator.autocast():
-            return self.teacher.loss(
-                loss, outputs.logits, inputs["input_ids"], inputs["labels"], kwargs["num_items_in_batch"]
-            )
+            return self.teacher.loss(loss, outputs.logits, inputs["input_ids"], inputs["labels"], items)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One forward and backward pass.
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass; `positions` of the batch go to the rotary module alone."""
+        rest = {name: value for name, value in inputs.items() if name != "positions"}
+        self._positions = inputs.get("positions")
+        with placed(model, self._positions, self.state.global_step):
+            return super().training_step(model, rest, *args, **kwargs)
 
-        Raises:
-            TrainingError: the loss is not a number; the weights have not been touched, and their state is saved.
-        """
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            raise self._diverged("loss", float(loss))
-        return loss
+    def _prepare_context_parallel_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        context, inputs = super()._prepare_context_parallel_inputs(model, inputs)
+        if self.config.parallel.context > 1 and self._positions is not None:
+            context = cut_like_tokens(context, self._positions)
+        return context, inputs
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not math.isfinite(norm):
-            raise self._diverged("gradient's norm", float(norm))
+        """The norm of the gradient: the last thing known before the optimizer moves the weights.
+
+        Raises:
+            TrainingError: the step has diverged and shall not be skipped; the state before it is saved.
+        """
+        norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+        loss = fmean(self.processes.gather(self._tr_loss.item()))  # a number that went wrong is one for all
+        limit = math.inf if self.config.norm_limit is None else self.config.norm_limit
+        if math.isfinite(loss) and norm < limit:
+            self._skipped_in_a_row = 0
+            return norm
+        what, value = ("gradient's norm", norm) if math.isfinite(loss) else ("loss", loss)
+        self._skipped_in_a_row += 1
+        if self.config.on_divergence == "stop" or self._skipped_in_a_row == SKIPS:
+            with self.processes.together():
+                raise self._diverged(what, value)
+        self._skip(norm)
         return norm
+
+    def _skip(self, norm: float) -> None:
+        """Have the optimizer step over this batch: as if it had not been there, but for the learning rate's course."""
+        assert self._before_step is not None
+        self.model.zero_grad()  # a weight without a gradient stays as it is, and so do its moments
+        self._tr_loss.copy_(self._before_step.loss_sum)
+        self._globalstep_last_logged += 1  # the logged mean is that of the other steps
+        self.log({"skipped": norm})
 
     def _diverged(self, what: str, value: float) -> TrainingError:
         """The error for a number that went wrong in the step in progress, before it touched the weights."""
@@ -160,16 +159,16 @@ class RunTrainer(Trainer):
         kept = saved_states(self.states)
         state = f"{kept[-1]} keeps the state after step {state_step(kept[-1])}" if kept else "no state was saved before"
         return TrainingError(
-            f"the {what} became {value} at step {step} of {self.config.total_steps}; {state}:"
+            f"the {what} became {value:.4g} at step {step} of {self.config.total_steps}; {state}:"
             " train again elsewhere with a lower optimizer.learning_rate or a longer optimizer.warmup"
         )
 
     def _keep_good_state(self) -> None:
         """Save the state as it was before the step in progress, unless it is there or no longer good."""
-        step, before, weights = self.state.global_step, self._before_step, snapshot.model_tensors(self.model)
-        if step == 0 or before is None or not _finite(weights):
+        step, before, weights = self.state.global_step, self._before_step, self._weights()
+        if step == 0 or before is None or not self.processes.all(_finite(weights)):
             return
-        if step not in map(state_step, saved_states(self.states)):
+        if self.processes.any(self.processes.first and step not in map(state_step, saved_states(self.states))):
             with contextlib.suppress(StorageError):  # what went wrong first is what the user must hear of
                 self._save_state(weights, before)
 
@@ -180,10 +179,15 @@ class RunTrainer(Trainer):
     # What follows replaces the Trainer's own saving and loading, which pickles.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        weights = snapshot.model_tensors(self.model)
-        if not _finite(weights):
-            raise self._not_finite("largest weight", math.nan, self.state.global_step)
+        weights = self._weights()
+        with self.processes.together():
+            if not _finite(weights):
+                raise self._not_finite("largest weight", math.nan, self.state.global_step)
         self._save_state(weights, self._changing())
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What a state keeps of the model: beside adapters, the weights that do not learn stay as they were read."""
+        return snapshot.model_tensors(self.model, learning=self.config.lora is not None)
 
     def _changing(self) -> _PassState:
         return _PassState(self._tr_loss.clone(), *snapshot.generator_values())
@@ -197,16 +201,18 @@ class RunTrainer(Trainer):
             "generators": now.generator_values,
             "trainer_state": snapshot.trainer_values(self.state),
             "progress": {
-                "loss_sum": now.loss_sum.item(),
+                "loss_sum": self.processes.gather(now.loss_sum.item()),
                 "last_logged": self._globalstep_last_logged,
                 "total_loss": self._total_loss_scalar,
                 "seconds": self.seconds,
             },
         }
-        save_state(self.states, self.state.global_step, tensors, values)
+        with self.processes.together():
+            if self.processes.first:
+                save_state(self.states, self.state.global_step, tensors, values)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        snapshot.restore_model(self.model, Path(resume_from_checkpoint))
+        snapshot.restore_model(self.model, Path(resume_from_checkpoint), learning=self.config.lora is not None)
         self._progress = read_value(Path(resume_from_checkpoint), "progress")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -226,10 +232,15 @@ class RunTrainer(Trainer):
         self._started = time.monotonic()
         if self._progress is None:
             return
-        self._tr_loss = torch.tensor(self._progress["loss_sum"], device=self.args.device)
+        self._tr_loss = torch.tensor(self._own_loss_sum(self._progress["loss_sum"]), device=self.args.device)
         self._globalstep_last_logged = self._progress["last_logged"]
         self._total_loss_scalar = self._progress["total_loss"]
         self._seconds_before = self._progress["seconds"]
+
+    def _own_loss_sum(self, sums: list[float] | float) -> float:
+        """This process's part of the running loss; an even one where there are more or fewer processes than before."""
+        kept = sums if isinstance(sums, list) else [sums]  # one number, before there were several processes
+        return kept[self.processes.rank] if len(kept) == self.processes.count else fmean(kept)
 
     def begin_step(self) -> None:
         """Note what a step changes before it touches the weights, so that the state before it can still be saved."""
@@ -263,5 +274,9 @@ def _finite(tensors: dict[str, Tensor]) -> bool:
 
 
 def stack_rows(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Windows of one length as a batch: each key [rows, length]."""
-    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    """Windows as a batch: each key [rows, length of the longest]; shorter ones end in padding that is not learned."""
+    fill = {"labels": IGNORED}
+    return {
+        key: pad_sequence([row[key] for row in rows], batch_first=True, padding_value=fill.get(key, 0))
+        for key in rows[0]
+    }

@@ -1,0 +1,151 @@
+"""What is refused before several processes begin, and how they divide a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from longspan import surgery
+from longspan.errors import ConfigError, MethodError, TrainingError
+from longspan.train import parallel
+from longspan.train.config import RunConfig, changed_keys
+from longspan.train.processes import ALONE, lost_workers
+
+Make = Callable[..., RunConfig]
+SHARED = {"fsdp": True, "context": 2}
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"context": 2}, "'context' works on a split model: set 'parallel.fsdp' to true"),
+        ({"replicas": 2}, "'replicas' works on a split model"),
+        ({"context": 0}, "greater than or equal to 1"),
+        ({"tensor": 2}, "unknown key 'parallel.tensor'"),
+    ],
+)
+def test_settings_without_effect_are_refused(run_config: Make, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run_config(parallel=values)
+
+
+def test_a_run_goes_on_with_other_processes(run_config: Make) -> None:
+    one, many = run_config(), run_config(parallel={"fsdp": True, "context": 4, "replicas": 2})
+    assert changed_keys(one.to_json(), many.to_json()) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "micro", "share", "rows", "passes"),
+    [(1, None, 1, 8, 1), (2, None, 1, 4, 1), (4, 16, 1, 1, 2), (2, 128, 1, 4, 1), (8, 32, 4, 2, 2)],
+)
+def test_all_processes_together_learn_from_one_batch(
+    run_config: Make, count: int, micro: int | None, share: int, rows: int, passes: int
+) -> None:
+    sharing = {"fsdp": True, "context": share} if share > 1 else {}
+    config = run_config(batch_tokens=128, micro_batch_tokens=micro, parallel=sharing)
+    assert parallel.batch_shape(config, count) == (rows, passes)
+    assert rows * passes * count // share == 8  # windows of 16 tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "device", "says"),
+    [
+        ({"parallel": {"fsdp": True}}, 1, CUDA, "'parallel' is set and there is one process"),
+        ({"parallel": {"fsdp": True}}, 2, CPU, "'parallel.fsdp' is for GPUs"),
+        ({"parallel": {"fsdp": True, "context": 4}}, 6, CUDA, "needs a multiple of 4 processes and there are 6"),
+        (
+            {"model": {"from": "m"}, "data": {"text": "t"}, "distill": {"from": "m"}, "parallel": SHARED},
+            2,
+            CUDA,
+            "'distill' compares whole windows",
+        ),
+        ({"batch_tokens": 96}, 4, CPU, "are 6 windows, which 4 processes cannot share evenly: take 128"),
+        ({"batch_tokens": 96, "micro_batch_tokens": 32}, 2, CPU, "does not divide the 48 tokens"),
+        (
+            {"train_length": 12, "batch_tokens": 96, "parallel": {"fsdp": True, "context": 4}},
+            4,
+            CUDA,
+            "take 'train_length' 16",
+        ),
+    ],
+)
+def test_a_number_of_processes_that_does_not_fit_is_refused(
+    run_config: Make, changes: dict[str, Any], count: int, device: torch.device, says: str
+) -> None:
+    config = run_config(**changes)
+    with pytest.raises(ConfigError, match=says):
+        parallel.check_fit(config, count, device)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ACCELERATE_USE_FSDP", "true", "set 'parallel.fsdp: true'"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "launch with --multi_gpu"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "set 'parallel.context'"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed precision bf16 and the settings for dtype float32"),
+        ("ACCELERATE_MIXED_PRECISION", "fp16", "mixed precision fp16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "set 'compile: true'"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "micro_batch_tokens"),
+    ],
+)
+def test_what_the_launcher_would_set_beside_the_settings_is_refused(
+    run_config: Make, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    assert parallel.join(run_config(), CPU) is not None
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=says):
+        parallel.join(run_config(), CPU)
+
+
+@pytest.mark.parametrize(
+    ("family", "methods", "says"),
+    [
+        ("llama", "alibi", "Alibi adds a bias"),
+        ("llama", "dynamic_ntk", "the frequencies of DynamicNtk follow the length"),
+        ("gemma3_text", "rope", "some layers see a window of the past only"),
+        ("gpt_neox", "rope", "accelerate does not find the attention of gpt_neox"),
+        ("gptj", "rope", "attention is 'eager' and must be 'sdpa'"),
+    ],
+)
+def test_what_processes_would_compute_wrongly_in_parts_is_refused(
+    run_config: Make, tiny_model: Callable[[str], PreTrainedModel], family: str, methods: str, says: str
+) -> None:
+    model = tiny_model(family)
+    if methods != "rope":
+        surgery.extend(model, methods, target_length=128)
+    shared = run_config(parallel={"fsdp": True, "context": 2})
+    with pytest.raises(MethodError, match=says):
+        parallel.check_model(shared, model)
+    parallel.check_model(run_config(parallel={"fsdp": True}), model)
+
+
+@pytest.mark.parametrize("methods", ["coca+yarn", "coca", "yarn"])
+def test_features_and_fixed_frequencies_can_be_computed_in_parts(
+    run_config: Make, tiny_model: Callable[[str], PreTrainedModel], methods: str
+) -> None:
+    model = tiny_model("llama")
+    surgery.extend(model, methods, target_length=128)
+    parallel.check_model(run_config(parallel={"fsdp": True, "context": 2}), model)
+
+
+def test_one_process_alone_agrees_with_itself_and_its_errors_pass() -> None:
+    assert (ALONE.first, ALONE.gather(3.0), ALONE.any(False), ALONE.all(True)) == (True, [3.0], False, True)
+    with pytest.raises(ZeroDivisionError), ALONE.together():
+        1 / 0  # noqa: B018
+
+
+def test_what_torch_says_of_a_lost_process_is_one_line_and_other_errors_pass() -> None:
+    for error in (
+        RuntimeError("[/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:27151"),
+        torch.distributed.DistBackendError("NCCL error"),
+    ):
+        with pytest.raises(TrainingError, match="another process of this run is gone"), lost_workers():
+            raise error
+    with pytest.raises(RuntimeError, match="shapes"), lost_workers():
+        raise RuntimeError("shapes do not match")
