@@ -72,7 +72,7 @@ def run() -> dict[tuple[str, str], dict[str, str]]:
     collected = Collected()
     here = Path(__file__).parent
     ignored = f"--ignore={here / 'test_family_page.py'}"  # which reads the page that is about to be written
-    settings = ["-q", "--no-header", "-m", "slow or not slow", "-p", "no:cacheprovider", ignored]
+    settings = ["-q", "--no-header", "-m", "not gpu", "-p", "no:cacheprovider", ignored]
     status = pytest.main([*settings, str(here)], plugins=[collected])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise SystemExit(int(status))
