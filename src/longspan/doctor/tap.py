@@ -110,15 +110,17 @@ def tapped(model: PreTrainedModel, hidden: Mapping[str, Tensor] | None = None) -
         name = next(reversed(inputs))  # the module that was entered last
         one = torch.eye(k.shape[2], dtype=v.dtype, device=v.device).expand(*v.shape[:2], -1, -1)
         parts = [functional.pad(part, (0, v.shape[-1] - part.shape[-1])) for part in one.split(v.shape[-1], dim=-1)]
-        uncapped = {**kwargs, "softcap": None}  # a cap comes after the logits that the equation gives
-        weights = torch.cat([in_bands(q, k, part, *bands, **uncapped) for part in parts], dim=-1)
-        meetings[name] = BandedMeeting(weights[..., : k.shape[2]], kwargs["scaling"], inputs[name], q.shape[-1])
+        # the equation's own logits: a cap comes after them, and families scale them otherwise
+        plain = {**kwargs, "softcap": None, "scaling": 1 / math.sqrt(q.shape[-1])}
+        weights = torch.cat([in_bands(q, k, part, *bands, **plain) for part in parts], dim=-1)
+        scaling = None if hasattr(watched[name], OWN) else kwargs["scaling"]
+        meetings[name] = BandedMeeting(weights[..., : k.shape[2]], scaling, inputs[name], q.shape[-1])
         return in_bands(q, k, v, *bands, **kwargs)
 
+    watched = attention_modules(model)
     with contextlib.ExitStack() as stack:
         banded_module.banded_attention = banded
         stack.callback(setattr, banded_module, "banded_attention", in_bands)
-        watched = attention_modules(model)
         for name, module in watched.items():
             given = None if hidden is None else hidden.get(name)
             hook = module.register_forward_pre_hook(_input(inputs, name, given), with_kwargs=True)
