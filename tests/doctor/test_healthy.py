@@ -59,6 +59,13 @@ def test_no_alarm_on_any_family(family: str, tiny_model: Maker) -> None:
     assert not alarms(ls.doctor(model))
 
 
+@pytest.mark.parametrize("family_name", ["gemma2", "granite", "gptj"])
+def test_no_alarm_on_bands_where_logits_are_scaled_otherwise(family_name: str, tiny_model: Maker) -> None:
+    model = tiny_model(family_name)
+    ls.extend(model, "dual_chunk", target_length=TARGET)
+    assert not alarms(ls.doctor(model))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("methods_text", METHODS)
 @pytest.mark.parametrize("family_name", FAMILIES)
