@@ -25,8 +25,6 @@ STUDY = Path("results/books-256")
 PLAN = Path("docs/plan.md")
 REACH = Path("src/longspan/planner/reach.json")
 """The reach of each line of the studies, which `longspan plan` tells."""
-MOST_LINES = 14
-"""Lines that can be told apart in a picture."""
 SHOWN = ("plain", "ntk", "yarn(beta_fast=9.2)")
 """Extensions in the README's tables; the study's own table has them all."""
 
@@ -81,13 +79,13 @@ def _size(study: Path) -> str | None:
 
 
 def _study_pages(root: Path, study: Path) -> list[Path]:
-    """Write the table of all numbers and the picture of the arms as trained, if they are few enough and have curves."""
+    """Write the table of all numbers, and the picture of the arms as trained where they were trained from scratch."""
     records = read_records(root / study)
     table, picture = study / "table.md", study / "picture.svg"
     (root / table).write_text(results_table(read_study(root / study), records), encoding="utf-8")
-    arms = list(dict.fromkeys(record.model for record in records))
-    if len(arms) > MOST_LINES or len({record.length for record in records if record.task == "perplexity"}) < 2:
+    if _size(root / study) is None:
         return [table]
+    arms = list(dict.fromkeys(record.model for record in records))
     write_picture(records, root / picture, lines=[(arm, "plain") for arm in arms])
     return [table, picture]
 
