@@ -63,7 +63,7 @@ def loop_costs(seconds: float) -> Iterator[Record]:
         print(f"{'train-loop':12} {arm:14} tokens/s of {OURS} over {BARE}: {found.median:.3f}"
               f" ({found.low:.3f} to {found.high:.3f}, n = {found.n})")  # fmt: skip
         yield Record(
-            run="benchmarks", method=f"{OURS} / {BARE}", model=f"llama-{size} {arm}", task="train-loop",
+            run="benchmarks", method=f"{OURS} / {BARE}", model=f"llama-{size}", task=f"train-loop, {arm}",
             metric="ratio", value=found.median, low=found.low, high=found.high, n=found.n, length=LENGTH,
         )  # fmt: skip
 

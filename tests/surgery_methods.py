@@ -46,11 +46,18 @@ BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming")
 """Names in the spelling of methods that move far keys: layers that slide have none."""
 THOROUGH = ("llama", "gpt_neox", "cohere", "gemma3_text")
 """Families on which every method is tried by default: plain, partial and fused, interleaved, nested and sliding."""
-SHORT = ("rope", "yarn", "dynamic_ntk(factor=4.0)", "coca", "pope", "alibi", "dual_chunk")
+SHORT = ("rope", "yarn", "dynamic_ntk(factor=4.0)", "coca", "pope", "alibi")
 """Methods that are tried by default on the others: one for each way in which a method acts."""
 
 VARIED = (
+    "pi",
+    "ntk",
+    "llama3",
+    "base_change",
     "yarn(ramp='turns')",
+    "coca(form='strict', gate='softplus')",
+    "pope+yarn",
+    "pi+s2(group=16)",
     "pope(width='half')",
     "self_extend(neighbors=16, group=4)",
     "re_rope+log_n",
