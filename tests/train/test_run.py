@@ -93,6 +93,13 @@ def test_a_run_that_is_done_is_left_as_it_is(
     assert "already done" in capsys.readouterr().err
 
 
+def test_a_run_killed_after_its_checkpoint_leaves_no_states_for_good(tmp_path: Path, run_config: Make) -> None:
+    train(run_config(), tmp_path, progress=False)
+    (tmp_path / "state" / "step-1").mkdir(parents=True)
+    train(run_config(), tmp_path, progress=False)
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_run_of_a_version_without_a_setting_is_still_the_same_run(tmp_path: Path, run_config: Make) -> None:
     checkpoint = train(run_config(), tmp_path, progress=False)
     path = tmp_path / "run.yaml"

@@ -71,14 +71,21 @@ def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
                 held.enter_context(alone_in(out))
                 _begin(config, out)
         if processes.any(processes.first and checkpoint.is_dir()):
-            if progress and processes.first:
-                _say(f"{out} is already done")
+            if processes.first:
+                _drop_states(out)  # a run killed at its very end still has them
+                if progress:
+                    _say(f"{out} is already done")
             return checkpoint
         _train(config, out, device, processes, progress and processes.first)
-        if processes.first and (out / STATE_FOLDER).is_dir():
-            # more than twice the size of the model, and of no further use
-            shutil.rmtree(out / STATE_FOLDER)
+        if processes.first:
+            _drop_states(out)
         return checkpoint
+
+
+def _drop_states(out: Path) -> None:
+    """Remove the states of a run that is done: more than twice the size of the model, and of no further use."""
+    if (out / STATE_FOLDER).is_dir():
+        shutil.rmtree(out / STATE_FOLDER)
 
 
 def _begin(config: RunConfig, out: Path) -> None:
