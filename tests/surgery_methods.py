@@ -46,7 +46,7 @@ BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming")
 """Names in the spelling of methods that move far keys: layers that slide have none."""
 THOROUGH = ("llama", "gpt_neox", "cohere", "gemma3_text")
 """Families on which every method is tried by default: plain, partial and fused, interleaved, nested and sliding."""
-SHORT = ("rope", "yarn", "dynamic_ntk(factor=4.0)", "coca", "pope", "alibi")
+SHORT = ("yarn", "dynamic_ntk(factor=4.0)", "coca", "alibi")
 """Methods that are tried by default on the others: one for each way in which a method acts."""
 
 VARIED = (
@@ -54,6 +54,8 @@ VARIED = (
     "ntk",
     "llama3",
     "base_change",
+    "log_n",
+    "coca(form='slack')",
     "yarn(ramp='turns')",
     "coca(form='strict', gate='softplus')",
     "pope+yarn",

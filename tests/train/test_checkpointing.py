@@ -28,6 +28,7 @@ METHODS = (
     "crd_ntk",
 )
 """One for each way in which a method acts: tables, lengths, features, their parameters, bias, parts, positions."""
+BY_DEFAULT = ("yarn", "dynamic_ntk", "pope+pi", "ntk+pose")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,9 @@ def tuned(base: Path, run_config: Make, methods: str, **changes: Any) -> RunConf
     return run_config(**{**start, "target_length": 64, "steps": 3, **changes})
 
 
-@pytest.mark.parametrize("methods", METHODS)
+@pytest.mark.parametrize(
+    "methods", [pytest.param(text, marks=() if text in BY_DEFAULT else pytest.mark.slow) for text in METHODS]
+)
 def test_weights_are_the_same_bit_for_bit(
     methods: str, base: Path, run_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
