@@ -25,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the main job on embedded text: train, extend, measure, report (under 6 minutes on 2 cores)
 	$(BIN)/longspan demo --out runs/demo
 
-test: $(STAMP)  ## the whole default test suite
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the whole default test suite, on two cores
+	$(BIN)/python -m pytest -n 2
 
 slow: $(STAMP)  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow --timeout 1200
