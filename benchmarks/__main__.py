@@ -16,6 +16,7 @@ from benchmarks.coca_cost import model_costs, released_costs
 from benchmarks.memory import memory_costs
 from benchmarks.train_loop import loop_costs
 from benchmarks.train_short import short_costs
+from benchmarks.training_free import training_free_costs
 from longspan.files import write_text
 from longspan.records import Record, hardware, read_records
 
@@ -26,6 +27,7 @@ SUITES: dict[str, Callable[[float], Iterator[Record]]] = {
     "released": torch.no_grad()(released_costs),
     "cache": cache_costs,
     "train-short": short_costs,
+    "training-free": training_free_costs,
     "memory": memory_costs,
 }
 
