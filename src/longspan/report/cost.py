@@ -29,8 +29,8 @@ def cost_table(results: Results) -> LineTable | None:
                 *(_text(cells[metric][1], metric) if metric in cells else DASH for metric in _COLUMNS),
             ]
     note = (
-        "Time with all that ran beside it, saving included. Memory: the most beyond what the process had in use before "
-        "it made the model; on CUDA what torch had allocated, on processors what was resident. "
+        "Time with all that ran beside it, saving included. Memory in use at the highest moment of training: on CUDA "
+        "what torch had allocated, on processors what was resident of the process, libraries included. "
         f"Mean over seeds, in parentheses the lowest and highest; {DASH}: not measured."
     )
     return LineTable("Cost of training", note, ("window", *_COLUMNS.values()), rows)
