@@ -135,11 +135,16 @@ def _train(config: RunConfig, out: Path, device: torch.device, processes: Proces
     if config.total_steps:
         seconds = _take_steps(config, prepared, model, adapted, state, out, device, processes, progress)
         records = cost_records(seconds, config.total_steps, memory.bytes(), processes)
-    weights = snapshot.model_tensors(model) if config.parallel.fsdp else None  # gathered by all
+    weights = snapshot.model_tensors(adapted or model) if config.parallel.fsdp else None  # gathered by all
     with processes.together():
         if processes.first:
             append_records(out / RECORDS_FILE, records)
             if adapted is not None:
+                if weights is not None:
+                    assert config.lora is not None  # adapters are merged into whole weights only
+                    adapted = add_lora(make_model(config, prepared, begun=True)[0], config.lora, config.seed)
+                    adapted.load_state_dict(weights, strict=False)  # tied weights stand under one of their names only
+                    weights = None
                 with states.writing_folder(out / ADAPTER) as part:
                     save_adapter(adapted, part, extended=bool(plan["changes"]))
                 model = adapted.merge_and_unload()
