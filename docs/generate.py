@@ -10,8 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
 from longspan.cli import main as longspan
 from longspan.files import write_json
+from longspan.lengths import format_bytes, format_length
+from longspan.planner.activations import Work, peak_bytes
 from longspan.planner.reach import own_reach
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, update_readme, write_picture
@@ -22,9 +27,20 @@ from longspan.study.run import read_study, results_table
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = Path("results/books-256")
 """The study that the README shows."""
-PLAN = Path("docs/plan.md")
+PLAN, SCALING = Path("docs/plan.md"), Path("docs/scaling.md")
 REACH = Path("src/longspan/planner/reach.json")
 """The reach of each line of the studies, which `longspan plan` tells."""
+_EIGHT_BILLION = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+"""The model of the table in docs/scaling.md, with so many layers:"""
+_LAYERS = 32
+_EIGHT_BILLION_BYTES = 16 * 8_030_261_248
+"""Weight, gradient and both moments of each of its parameters, in float32."""
 SHOWN = ("plain", "ntk", "yarn(beta_fast=9.2)")
 """Extensions in the README's tables; the study's own table has them all."""
 
@@ -62,6 +78,7 @@ def generate(root: Path) -> list[Path]:
     tables["benchmarks"] = _costs(costs)
     update_readme(root / readme, tables)
     update_readme(root / PLAN, {"memory": _memory(costs)})
+    update_readme(root / SCALING, {"memory": _shared_memory()})
     rows = [
         row
         for study in studies
@@ -69,7 +86,7 @@ def generate(root: Path) -> list[Path]:
         for row in own_reach(study.name, size, read_records(root / study))
     ]
     write_json(root / REACH, [dataclasses.asdict(row) for row in rows])
-    return [methods, *pages, readme, PLAN, REACH]
+    return [methods, *pages, readme, PLAN, SCALING, REACH]
 
 
 def _size(study: Path) -> str | None:
@@ -128,6 +145,36 @@ def _memory(records: list[Record]) -> str:
         cells = [_span(row[work]) if work in row else "–" for work in works]
         lines.append(f"| {family} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _shared_memory() -> str:
+    """What a GPU holds while a Llama of 8 billion parameters trains: weights and theirs, and activations."""
+    weights = _EIGHT_BILLION_BYTES / 8
+    lines = [
+        "| window | `longspan plan`, checkpointing | 8 GPUs, `fsdp` | 8 GPUs, `fsdp`, `context: 8` |",
+        "|---|--:|--:|--:|",
+    ]
+    for length in (16 * 1024, 128 * 1024):
+        # layers are equal, so that each adds as much as the second did
+        one, two = (_training_bytes(layers, length) for layers in (1, 2))
+        activations = one + (_LAYERS - 1) * (two - one)
+        sums = [
+            f"{_gib(weights)} + {_gib(part)} = {_gib(weights + part)} GiB" for part in (activations, activations / 8)
+        ]
+        lines.append(f"| {format_length(length)} | {format_bytes(activations)} | {' | '.join(sums)} |")
+    return "\n".join(lines)
+
+
+def _training_bytes(layers: int, length: int) -> int:
+    """Activations of one sequence in bfloat16 with checkpointing, as `longspan plan` counts them."""
+    config = LlamaConfig(num_hidden_layers=layers, **_EIGHT_BILLION)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    return peak_bytes(model, length, torch.bfloat16, Work(training=True, checkpointing=True))
+
+
+def _gib(number: float) -> str:
+    return f"{number / 2**30:.0f}"
 
 
 def _span(ratios: list[float]) -> str:

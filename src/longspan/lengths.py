@@ -1,4 +1,4 @@
-"""Lengths as people write them: `512`, `32k`, `1m`, where k is 1024."""
+"""Lengths as people write them: `512`, `32k`, `1m`, where k is 1024; and numbers of bytes."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ def format_length(length: int) -> str:
         if length >= _UNITS[unit] and length % _UNITS[unit] == 0:
             return f"{length // _UNITS[unit]}{unit}"
     return str(length)
+
+
+def format_bytes(number: int) -> str:
+    """`1536` -> `1.5 KiB`."""
+    value, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"

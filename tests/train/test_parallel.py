@@ -52,6 +52,7 @@ RUNS: list[dict[str, Any]] = [
     {"out": "positions"},
     {"out": "positions-context", "parallel": SHARED},
     {"out": "positions-lora", "lora": {"rank": 4}},
+    {"out": "positions-lora-fsdp", "lora": {"rank": 4, "train_embeddings_and_norms": True}, "parallel": SPLIT},
     {"out": "positions-distilled", "distill": {"weight": 0.7}},
     {"out": "stopped", "interrupted": 4, "parallel": SPLIT},
     {"out": "begun-by-one", "parallel": SPLIT},
@@ -156,7 +157,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizes.SIZES, "tiny", TINY)
 
 
-@pytest.mark.parametrize("out", [run["out"] for run in RUNS[:9]])
+@pytest.mark.parametrize("out", [run["out"] for run in RUNS[:10]])
 def test_two_processes_learn_what_one_learns_and_leave_the_same_files(
     launched: tuple[Path, subprocess.CompletedProcess[str]], tiny: None, out: str
 ) -> None:

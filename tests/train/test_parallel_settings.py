@@ -26,10 +26,12 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         ({"context": 2}, "'context' works on a split model: set 'parallel.fsdp' to true"),
         ({"replicas": 2}, "'replicas' works on a split model"),
         ({"context": 0}, "greater than or equal to 1"),
+        ({"ulysses": 2}, "the loss is the mean of forward passes and not of tokens.*set 'fsdp' and 'context'"),
+        ({"ulysses": 0}, "greater than or equal to 1"),
         ({"tensor": 2}, "unknown key 'parallel.tensor'"),
     ],
 )
-def test_settings_without_effect_are_refused(run_config: Make, values: dict[str, Any], says: str) -> None:
+def test_settings_that_cannot_act_are_refused(run_config: Make, values: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         run_config(parallel=values)
 

@@ -29,5 +29,10 @@ def test_the_recipe_trains(name: str, tmp_path: Path, model_folder: Path, book: 
     overrides = [f"model.from={model_folder}", source, *TOY, *CHANGES.get(name, [])]
     config = RunConfig.from_yaml(RECIPES / f"{name}.yaml", overrides)
     model = models.load(train(config, tmp_path / "run", progress=False))
-    assert {record.metric for record in read_records(tmp_path / "run")} == {"loss", "seconds"}
+    assert {record.metric for record in read_records(tmp_path / "run")} == {
+        "loss",
+        "seconds",
+        "seconds per step",
+        "bytes",
+    }
     assert surgery.target_length(model) == (config.target_length or 64)

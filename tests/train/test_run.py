@@ -66,7 +66,7 @@ def test_the_checkpoint_loads_with_its_methods_and_its_tokenizer(tmp_path: Path,
     assert tokenizer.decode(tokenizer("abc 12", add_special_tokens=False)["input_ids"]) == "abc 12"
 
 
-def test_records_tell_loss_and_time_by_tokens_seen(tmp_path: Path, run_config: Make) -> None:
+def test_records_tell_loss_and_cost_by_tokens_seen(tmp_path: Path, run_config: Make) -> None:
     train(run_config(steps=5), tmp_path, progress=False)
     records = read_records(tmp_path)
     assert [(record.metric, record.n) for record in records] == [
@@ -74,13 +74,17 @@ def test_records_tell_loss_and_time_by_tokens_seen(tmp_path: Path, run_config: M
         ("loss", 256),
         ("loss", 320),
         ("seconds", 320),
+        ("seconds per step", 320),
+        ("bytes", 320),
     ]
     assert {(record.run, record.task, record.method, record.model) for record in records} == {
         ("tiny", "train", "rope", "llama-tiny")
     }
-    assert [record.depth for record in records] == [0.4, 0.8, 1.0, 1.0]
+    assert [record.depth for record in records] == [0.4, 0.8, 1.0, 1.0, 1.0, 1.0]
     assert records[0].value is not None
     assert 4 < records[0].value < 8  # ln 300 = 5.7 at the start
+    cost = {record.metric: record.value for record in records}
+    assert cost["seconds per step"] == pytest.approx(cost["seconds"] / 5)
 
 
 def test_a_run_that_is_done_is_left_as_it_is(

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from longspan.data.passkey import LARGEST_KEY, PasskeyTemplate
 from longspan.errors import DataError, LengthError
 from longspan.evaluate.forward import rows_per_batch
-from longspan.evaluate.intervals import Z_95, normal_mean, wilson
 from longspan.evaluate.journal import Journal, OnRecords
 from longspan.evaluate.trials import Decoding, Filler, PasskeyTrial, passkey_trials
+from longspan.intervals import Z_95, normal_mean, wilson
 from longspan.lengths import format_length
 from longspan.records import Record
 

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 
 from longspan.errors import DataError
 from longspan.evaluate.forward import evaluating, resolve_bos, rows_per_batch, score
-from longspan.evaluate.intervals import Difference, bootstrap, paired_ratio_difference
 from longspan.evaluate.journal import Journal, OnRecords
 from longspan.evaluate.windows import Protocol, Span, as_documents, long_enough, make_protocol, spans
+from longspan.intervals import Difference, bootstrap, paired_ratio_difference
 from longspan.lengths import format_length
 from longspan.records import Record
 

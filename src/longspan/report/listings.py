@@ -10,6 +10,7 @@ from pathlib import Path
 from longspan.lengths import format_length
 from longspan.report.charts import COLORS
 from longspan.report.formats import DASH, format_interval, format_value
+from longspan.report.line_table import LineTable
 from longspan.report.results import METRICS, Cell, Line, Results, lengths_of
 from longspan.report.sections import section, spread_note
 from longspan.report.summary import REACH, best, names, reach
@@ -53,6 +54,14 @@ def tables_section(results: Results) -> str:
                 parts.append(f"<details><summary>{title}, each seed</summary>{_seed_table(cells, task)}</details>")
     note = f"{spread_note(results)} Bold: the best number of a column. {DASH}: not measured."
     return section("All numbers", note, "".join(parts)) if parts else ""
+
+
+def line_table_section(table: LineTable | None) -> str:
+    """A table of its own; empty for None."""
+    if table is None:
+        return ""
+    rows = [_row(line, [f"<td>{escape(text)}</td>" for text in texts]) for line, texts in table.rows.items()]
+    return section(table.title, escape(table.note), _scroll(["arm, extension", *table.columns], rows))
 
 
 def settings_section(folders: list[Path]) -> str:

@@ -11,7 +11,9 @@ from longspan.files import write_text
 from longspan.lengths import format_length
 from longspan.records import read_records
 from longspan.report.charts import chart_style
-from longspan.report.listings import best_table, origin_section, settings_section, tables_section
+from longspan.report.cost import cost_table, short_context_table
+from longspan.report.distance import distance_table
+from longspan.report.listings import best_table, line_table_section, origin_section, settings_section, tables_section
 from longspan.report.results import Results
 from longspan.report.sections import curves_section, heat_section, positions_section, shown_lines, switches
 from longspan.report.summary import sentences
@@ -58,6 +60,9 @@ def _page(results: Results, folders: Sequence[Path], title: str) -> str:
             curves_section(results, shown),
             positions_section(results, shown),
             heat_section(results, shown),
+            line_table_section(distance_table(results)),
+            line_table_section(short_context_table(results)),
+            line_table_section(cost_table(results)),
             tables_section(results),
             settings_section(list(folders)),
             origin_section(results),

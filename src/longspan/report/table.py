@@ -8,6 +8,7 @@ from longspan.errors import DataError
 from longspan.lengths import format_length
 from longspan.records import Record
 from longspan.report.formats import DASH, format_cell
+from longspan.report.line_table import LineTable
 from longspan.report.results import METRICS, Cell, Results, lengths_of
 
 
@@ -36,7 +37,14 @@ def markdown_table(
     rows = [head, [":--", ":--", *("--:" for _ in columns)]]
     for line, row in cells.items():
         rows.append([_escape(line.arm), _escape(line.extension), *_row(row, columns, METRICS[task], intervals)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return _markdown(rows)
+
+
+def markdown_of(table: LineTable) -> str:
+    """`table` in Markdown, without its title and note."""
+    rows = [["arm", "extension", *table.columns], [":--", ":--", *("--:" for _ in table.columns)]]
+    rows += [[_escape(line.arm), _escape(line.extension), *texts] for line, texts in table.rows.items()]
+    return _markdown(rows)
 
 
 def table_note(records: Sequence[Record], *, task: str = "perplexity") -> str:
@@ -55,6 +63,10 @@ def table_note(records: Sequence[Record], *, task: str = "perplexity") -> str:
 def _row(row: dict[int, Cell], columns: Sequence[int], metric: str, intervals: bool) -> list[str]:
     texts = [format_cell(row.get(length), metric) for length in columns]
     return texts if intervals else [text.split(" ")[0] for text in texts]
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _escape(text: str) -> str:

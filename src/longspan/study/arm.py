@@ -15,6 +15,7 @@ from longspan.files import write_json, write_text
 from longspan.lengths import format_length
 from longspan.study.cells import Cell, plan_cells
 from longspan.study.config import StudyConfig
+from longspan.study.inputs import data_folder, open_held_out, tokens_per_epoch
 from longspan.study.progress import Step
 
 _POLL_SECONDS = 0.5
@@ -59,7 +60,11 @@ class ArmRun:
     def training_work(self) -> float:
         """Cost of the training in forward tokens; the way back costs twice the way forth."""
         run = self.study.run_config(self.arm, self.seed)
-        return 3.0 * run.total_steps * run.batch_tokens * (1 + run.train_length / 2048)
+        if run.epochs is None:
+            tokens = float(run.total_steps * run.batch_tokens)
+        else:
+            tokens = run.epochs * tokens_per_epoch(self.out)
+        return 3.0 * tokens * (1 + run.train_length / 2048)
 
     @property
     def work(self) -> float:
@@ -86,7 +91,6 @@ def run_arm(run: ArmRun, on_step: Callable[[Step], object], *, threads: int | No
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from longspan.study.inputs import data_folder, open_held_out
     from longspan.study.measure import Measurer
     from longspan.train.run import train
 

@@ -6,18 +6,17 @@ import copy
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from longspan.data.text import Part
 from longspan.errors import ConfigError, LongspanError
 from longspan.registry import format_methods, parse_methods
+from longspan.study.evaluate_settings import EvaluateSettings
 from longspan.study.variables import expand_variables
 from longspan.train.config import RunConfig
 from longspan.train.settings import Length, Settings
 
-Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """Names of studies and arms are also names of folders."""
 
@@ -25,75 +24,11 @@ OWN_TO_ARMS = ("name", "seed", "methods")
 """Settings of a run that the study gives, one arm and seed after the other."""
 EQUAL_FOR_ALL = (*OWN_TO_ARMS, "data", "threads")
 """Settings of a run that no arm may change: the arms would no longer be compared on equal terms."""
+OWN_ARRANGEMENT = ("data.packing",)
+"""But for these, which leave what is read as it is: packed against plain rows of conversations may be the question."""
 WINDOWS = ("train_length", "target_length")
 """Nor these, unless the arms go on from a trained model: then short windows against long ones, at equal tokens, may be
 the very question."""
-
-
-class PerplexitySettings(Settings):
-    """Perplexity by length, on the same targets for every length and arm."""
-
-    documents: Count = 10
-    """How many of the held-out documents, the first ones that are long enough."""
-    max_targets: Count | None = 512
-    """Scored tokens of each document; null scores all."""
-    stride: Count | None = None
-    """Tokens between window starts; null is a quarter of the window, at most 512."""
-    variant: Literal["matched", "all"] = "matched"
-
-
-class PositionSettings(Settings):
-    """Loss by place in one long window."""
-
-    length: Length | None = None
-    """Tokens of the window; null is the longest of the study."""
-    documents: Count = 4
-    extensions: bool = True
-    """Measure it under every extension; false: only of the arms as they were trained (one number a token adds up)."""
-
-
-class PasskeySettings(Settings):
-    """Retrieval of a five-digit key by length and depth."""
-
-    depths: Count = 11
-    trials: Count | dict[Length, Count] = 10
-    """Trials of each depth; or by length, each number holding from that length on: `{256: 10, 4k: 2}`."""
-    max_length: Length | None = None
-    """Longest length at which it is measured; null measures all."""
-    filler: Literal["template", "text"] = "template"
-    """What the key is hidden in: the public template's sentences, or held-out text."""
-    seed: int = 0
-    """Seed of keys and places, the same for every arm."""
-    gate: Annotated[float, Field(gt=0, le=1)] | None = 0.95
-    """Accuracy that plain RoPE must reach inside the training window before retrieval says anything; null asks none."""
-
-    def trials_at(self, length: int) -> int:
-        """Trials of each depth at `length`."""
-        if isinstance(self.trials, int):
-            return self.trials
-        return self.trials[max(start for start in self.trials if start <= length)]
-
-
-class EvaluateSettings(Settings):
-    """What is measured, on which text. Null switches a task off."""
-
-    text: str
-    """Held-out documents: a file, a folder, a .jsonl file or `datasets:NAME[:CONFIG][:SPLIT]`."""
-    field: str = "text"
-    """Key of the text in a row of a .jsonl file or data set."""
-    part: Part = "all"
-    """`validation` takes every 20th document, the ones that `part: train` leaves out of the training text."""
-    perplexity: PerplexitySettings | None = Field(default_factory=PerplexitySettings)
-    position: PositionSettings | None = Field(default_factory=PositionSettings)
-    passkey: PasskeySettings | None = Field(default_factory=PasskeySettings)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.field != "text" and not (self.text.startswith("datasets:") or self.text.endswith(".jsonl")):
-            raise ValueError("'field' has no effect on plain text; leave it out or name a .jsonl file")
-        if self.perplexity is None and self.position is None and self.passkey is None:
-            raise ValueError("every task is switched off; leave perplexity, position or passkey on")
-        return self
 
 
 class Arm(Settings):
@@ -120,7 +55,7 @@ class Arm(Settings):
     @classmethod
     def _fair(cls, value: dict[str, Any]) -> dict[str, Any]:
         for key in value:
-            if key.split(".")[0] in EQUAL_FOR_ALL:
+            if key.split(".")[0] in EQUAL_FOR_ALL and key not in OWN_ARRANGEMENT:
                 raise ValueError(f"'{key}' must be equal for all arms; set it under 'run'")
         return value
 

@@ -27,6 +27,11 @@ def data_folder(out: Path) -> Path:
     return out / "data" / "train"
 
 
+def tokens_per_epoch(out: Path) -> int:
+    """Tokens in which the study in `out` reads each conversation once; `prepare_inputs` has counted them."""
+    return int(json.loads((out / DATA_FILE).read_text(encoding="utf-8"))["train"]["tokens_per_epoch"])
+
+
 def open_held_out(out: Path) -> TokenFile:
     """The held-out text of the study in `out`, once `prepare_inputs` has made it."""
     return open_tokens(_held_out_folder(out))

@@ -13,8 +13,12 @@ from longspan.errors import ConfigError, TrainingError
 from longspan.files import alone_in, write_json, write_text
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, write_report
-from longspan.report.table import table_note
+from longspan.report.cost import cost_table, short_context_table
+from longspan.report.distance import distance_table
+from longspan.report.results import Results
+from longspan.report.table import markdown_of, table_note
 from longspan.study.arm import ArmRun, arm_runs
+from longspan.study.cells import methods_in_force
 from longspan.study.config import StudyConfig
 from longspan.study.gate import gate_line, gate_records
 from longspan.study.inputs import DATA_FILE, prepare_inputs
@@ -88,7 +92,10 @@ def write_results(config: StudyConfig, runs: Sequence[ArmRun], out: Path) -> Non
 
 
 def results_table(config: StudyConfig, records: Sequence[Record]) -> str:
-    """Perplexity and passkey by length in Markdown, each with a line on what the numbers are, and the gate."""
+    """Perplexity and passkey by length in Markdown, each with a line on what the numbers are, and the gate.
+
+    Then, where they were measured, passkey by distance, short context, and cost.
+    """
     measured = {record.task for record in records}
     parts = [f"# {config.name}\n"]
     line = gate_line(config, gate_records(config, records))
@@ -97,13 +104,19 @@ def results_table(config: StudyConfig, records: Sequence[Record]) -> str:
             note = table_note(records, task=task)
             gate = f"\n{line}\n" if task == "passkey" and line is not None else ""
             parts.append(f"## {title}\n\n{note}\n{gate}\n{markdown_table(records, task=task)}")
+    results = Results(records)
+    for table in (distance_table(results), short_context_table(results), cost_table(results)):
+        if table is not None:
+            parts.append(f"## {table.title}\n\n{table.note}\n\n{markdown_of(table)}")
     return "\n".join(parts)
 
 
 def _records_of(run: ArmRun) -> list[Record]:
     """Records of the training and of the cells of one run, under the names of the study."""
+    # a method whose settings training has filled in spells those, too; the study knows it as it was asked for
+    method = methods_in_force(run.study.arms[run.arm], "none")
     training = [
-        dataclasses.replace(record, run=run.study.name, model=run.arm, seed=run.seed)
+        dataclasses.replace(record, run=run.study.name, model=run.arm, seed=run.seed, method=method)
         for record in read_records(run.folder)
         if record.task == "train"
     ]

@@ -202,8 +202,6 @@ class RunConfig(Settings):
             raise ValueError("'lora' is for fine-tuning: a new model has nothing to stand beside; set 'model.from'")
         if self.trainable is not None:
             raise ValueError("'lora' and 'trainable' both say what learns: leave one of them out")
-        if self.parallel.fsdp:
-            raise ValueError("'lora' learns so little that nothing is to be split: leave 'parallel.fsdp' out")
 
     def _check_target(self, target_length: int) -> None:
         if self.model.from_ is None:

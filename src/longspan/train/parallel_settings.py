@@ -24,9 +24,17 @@ class ParallelSettings(Settings):
     """With fsdp: whole copies of the split model, say one a machine; fewer bytes between them, more in each."""
     context: Count = 1
     """With fsdp: processes that share each window (torch's ring attention)."""
+    ulysses: Count = 1
+    """Processes that share each window by heads (deepspeed's Ulysses); above 1 it is refused, with the reason."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.ulysses > 1:
+            # transformers runs it on deepspeed's engine alone, and weighs each forward pass by itself there
+            raise ValueError(
+                "'ulysses' runs on deepspeed's engine, where the loss is the mean of forward passes and not of tokens, "
+                "and a state is not whole tensors: set 'fsdp' and 'context' to share windows"
+            )
         for name in ("replicas", "context"):
             if getattr(self, name) > 1 and not self.fsdp:
                 raise ValueError(f"'{name}' works on a split model: set 'parallel.fsdp' to true")

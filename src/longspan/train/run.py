@@ -28,6 +28,7 @@ from longspan.train import snapshot, states
 from longspan.train.arguments import STATE_FOLDER
 from longspan.train.callbacks import Interruption, LossRecords, ProgressBar, TokensSeen, train_record
 from longspan.train.config import RunConfig, changed_keys
+from longspan.train.cost import PeakMemory, cost_records
 from longspan.train.distill import Teacher
 from longspan.train.lora import add_lora, learning_tensors, save_adapter
 from longspan.train.model import make_model
@@ -120,6 +121,7 @@ def _train(config: RunConfig, out: Path, device: torch.device, processes: Proces
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     prepared, state = _prepare(config, out, processes, progress)
+    memory = PeakMemory(device)
     for note in prepared.notes if progress else ():
         _say(note)
     config = prepared.settled(config)
@@ -131,12 +133,18 @@ def _train(config: RunConfig, out: Path, device: torch.device, processes: Proces
             write_json(out / PLAN_FILE, plan | ({} if adapted is None else {"learning": learning_tensors(adapted)}))
     records = []
     if config.total_steps:
-        records = [_take_steps(config, prepared, model, adapted, state, out, device, processes, progress)]
-    weights = snapshot.model_tensors(model) if config.parallel.fsdp else None  # gathered by all
+        seconds = _take_steps(config, prepared, model, adapted, state, out, device, processes, progress)
+        records = cost_records(seconds, config.total_steps, memory.bytes(), processes)
+    weights = snapshot.model_tensors(adapted or model) if config.parallel.fsdp else None  # gathered by all
     with processes.together():
         if processes.first:
             append_records(out / RECORDS_FILE, records)
             if adapted is not None:
+                if weights is not None:
+                    assert config.lora is not None  # adapters are merged into whole weights only
+                    adapted = add_lora(make_model(config, prepared, begun=True)[0], config.lora, config.seed)
+                    adapted.load_state_dict(weights, strict=False)  # tied weights stand under one of their names only
+                    weights = None
                 with states.writing_folder(out / ADAPTER) as part:
                     save_adapter(adapted, part, extended=bool(plan["changes"]))
                 model = adapted.merge_and_unload()

@@ -8,7 +8,9 @@ Source    arXiv:2410.04211 and its authors' draft code, which has each letter bu
 Differs   in the draft P is 32,768, o is drawn in each layer, f follows a counter that recomputation advances too, and S
           is chosen by hand; here P follows train_length, one o serves a step, f follows the step of the run. An offset
           without a wrap changes nothing (only distances count), nor does a cycle that no window crosses: truncated
-          alone is plain NTK, and so is cyclic alone where P is not below the window
+          alone is plain NTK, and so is cyclic alone where P is not below the window. Left out: an o for each layer, or
+          one for q and one for k, since positions are made once for all layers and both; a random period, which the
+          draft holds unused without its start; power-law growth, known by name only
 Checked   alpha by hand at the published stages; |distances| of P = 2 n by brute force; logits with and without wrap
 Training  what it is for; 5,000 steps at 16K in the source. Never use a trained model at the old base
 """
