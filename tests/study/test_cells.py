@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from longspan.study.cells import changes_nothing, methods_in_force, plan_cells
+from longspan.study.cells import changes_nothing, plan_cells
 from longspan.study.config import StudyConfig
 
 SCALING = ("pi", "ntk", "yarn", "dynamic_ntk", "dynamic_ntk(factor=2)", "llama3", "log_n", "log_n+pi")
@@ -44,7 +44,7 @@ def test_the_loss_by_position_can_be_left_to_the_arms_as_trained(study: StudyCon
 
 
 def test_methods_of_arm_and_extension_are_spelled_together(study: StudyConfig) -> None:
-    assert methods_in_force(study.arms["rope"], "none") == "rope"
-    assert methods_in_force(study.arms["rope"], "yarn") == "yarn"
-    assert methods_in_force(study.arms["coca"], "none") == "coca"
-    assert methods_in_force(study.arms["coca"], "yarn") == "coca+yarn"
+    assert study.methods_in_force("rope") == "rope"
+    assert study.methods_in_force("rope", "yarn") == "yarn"
+    assert study.methods_in_force("coca") == "coca"
+    assert study.methods_in_force("coca", "yarn") == "coca+yarn"

@@ -95,6 +95,14 @@ def test_trials_hold_from_their_length_on(values: dict[str, Any]) -> None:
     assert [passkey.trials_at(length) for length in (64, 127, 128, 4096)] == [10, 10, 2, 2]
 
 
+def test_what_lengthened_an_arm_makes_room_for_an_extension_of_its_kind(values: dict[str, Any]) -> None:
+    values["run"] |= {"model": {"from": "base"}, "data": {"text": values["run"]["data"]["text"]}, "target_length": 128}
+    values["arms"] = {"pose": {"methods": "yarn(attention_factor=1)+pose"}}
+    study = StudyConfig.parse(values, "study.yaml")
+    assert study.methods_in_force("pose") == "yarn(attention_factor=1.0)+pose"
+    assert study.methods_in_force("pose", "yarn(factor=2)") == "pose+yarn(factor=2.0)"
+
+
 def test_each_seed_goes_on_from_a_model_of_its_own(values: dict[str, Any]) -> None:
     values["seeds"] = [3, 5]
     values["run"] |= {"model": {"from": "bases/{seed}/checkpoint"}, "data": {"text": values["run"]["data"]["text"]}}

@@ -55,6 +55,16 @@ def test_defaults_are_filled_in_by_kind_of_run() -> None:
     assert parse(data={"text": "a", "tokenizer": "b"}).data.vocab_size is None
 
 
+def test_a_variable_of_the_environment_stands_in_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(parse(data={"text": "DATA/train"}).to_yaml().replace("DATA", "${LONGSPAN_TEST}"))
+    monkeypatch.setenv("LONGSPAN_TEST", "/data")
+    assert RunConfig.from_yaml(path).data.text == "/data/train"
+    monkeypatch.delenv("LONGSPAN_TEST")
+    with pytest.raises(ConfigError, match="LONGSPAN_TEST, which is not set"):
+        RunConfig.from_yaml(path)
+
+
 def test_methods_are_kept_in_their_canonical_spelling() -> None:
     assert parse(methods="none").methods == "rope"
     assert parse(methods="coca(form=exact) + yarn").methods == "coca+yarn"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from longspan.equation import Frequency, Method, Scale, Window
-from longspan.registry import format_methods, parse_methods
-from longspan.study.config import Arm, StudyConfig
+from longspan.registry import parse_methods
+from longspan.study.config import StudyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +82,3 @@ def _leaves(method: Method, window: Window, length: int) -> bool:
         tau = method.scale(window, torch.arange(length))
         same = same and torch.allclose(tau, torch.ones_like(tau), rtol=1e-12, atol=0)
     return same
-
-
-def methods_in_force(arm: Arm, extension: str) -> str:
-    """Methods of the trained arm and of the extension together, as records spell them."""
-    return format_methods(parse_methods(arm.methods) + parse_methods(extension))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,7 +13,6 @@ from pydantic import Field, field_validator, model_validator
 from longspan.errors import ConfigError, LongspanError
 from longspan.registry import format_methods, parse_methods
 from longspan.study.evaluate_settings import EvaluateSettings
-from longspan.study.variables import expand_variables
 from longspan.train.config import RunConfig
 from longspan.train.settings import Length, Settings
 
@@ -89,11 +88,6 @@ class StudyConfig(Settings):
         study.check_runs(str(path))
         return study
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
-        """The study in nested dictionaries; see `Settings.parse`."""
-        return super().parse(expand_variables(values, where), where)
-
     @field_validator("seeds", "lengths")
     @classmethod
     def _different(cls, value: list[int]) -> list[int]:
@@ -147,11 +141,11 @@ class StudyConfig(Settings):
         """
         from longspan.equation import fill_slots
 
-        for name, arm in self.arms.items():
+        for name in self.arms:
             run = self.run_config(name, where=where)
             for extension in self.extensions_of(name):
                 try:
-                    fill_slots(parse_methods(arm.methods) + parse_methods(extension))
+                    fill_slots(parse_methods(self.methods_in_force(name, extension)))
                 except LongspanError as error:
                     raise ConfigError(f"{where}: arm '{name}' with extension '{extension}': {error}") from error
             passkey = self.evaluate.passkey
@@ -181,6 +175,17 @@ class StudyConfig(Settings):
                 settings["from"] = settings["from"].replace("{seed}", str(seed))
         values |= {"name": f"{self.name}/{arm}-{seed}", "seed": seed, "methods": self.arms[arm].methods}
         return RunConfig.parse(values, f"{where}, run of arm '{arm}'")
+
+    def methods_in_force(self, arm: str, extension: str = "none") -> str:
+        """Methods of the trained arm and of the extension together, as records spell them.
+
+        An arm that was trained for a longer window is extended again: what lengthened it makes room for its like.
+        """
+        from longspan.surgery import methods_that_stay
+
+        trained, added = (parse_methods(text) for text in (self.arms[arm].methods, extension))
+        again = self.run_config(arm).target_length is not None
+        return format_methods([*methods_that_stay(trained, added, again=again), *added])
 
     def extensions_of(self, arm: str) -> list[str]:
         """Extensions put on `arm`, in the order given."""

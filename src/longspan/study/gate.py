@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 
 from longspan.records import Record
-from longspan.study.cells import methods_in_force
 from longspan.study.config import StudyConfig
 
 TASK = "gate"
@@ -18,7 +17,7 @@ def gate_records(study: StudyConfig, records: Iterable[Record]) -> list[Record]:
     if passkey is None or passkey.gate is None:
         return []
     plain = [name for name, arm in study.arms.items() if arm.methods == "rope"] or list(study.arms)
-    methods = {name: methods_in_force(study.arms[name], "none") for name in plain}
+    methods = {name: study.methods_in_force(name) for name in plain}
     return [
         dataclasses.replace(record, task=TASK)
         for record in records

@@ -23,7 +23,7 @@ from longspan.files import file_hash, value_hash, write_json
 from longspan.lengths import format_length
 from longspan.models import load_model, load_tokenizer
 from longspan.records import Record
-from longspan.study.cells import Cell, methods_in_force
+from longspan.study.cells import Cell
 from longspan.study.config import StudyConfig
 from longspan.study.inputs import perplexity_documents, perplexity_protocol, position_documents
 from longspan.surgery import extend, is_extended
@@ -90,7 +90,7 @@ class Measurer:
     def records(self, cell: Cell) -> list[Record]:
         """The numbers of `cell`, under its own extension even if they were measured under another."""
         rows = json.loads(self._file(self._key(cell)).read_text(encoding="utf-8"))["records"]
-        method = methods_in_force(self.study.arms[self.arm], cell.extension)
+        method = self.study.methods_in_force(self.arm, cell.extension)
         return [Record(**{**row, "method": method}) for row in rows]
 
     def _key(self, cell: Cell) -> dict[str, Any]:

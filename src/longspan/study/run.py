@@ -18,7 +18,6 @@ from longspan.report.distance import distance_table
 from longspan.report.results import Results
 from longspan.report.table import markdown_of, table_note
 from longspan.study.arm import ArmRun, arm_runs
-from longspan.study.cells import methods_in_force
 from longspan.study.config import StudyConfig
 from longspan.study.gate import gate_line, gate_records
 from longspan.study.inputs import DATA_FILE, prepare_inputs
@@ -114,7 +113,7 @@ def results_table(config: StudyConfig, records: Sequence[Record]) -> str:
 def _records_of(run: ArmRun) -> list[Record]:
     """Records of the training and of the cells of one run, under the names of the study."""
     # a method whose settings training has filled in spells those, too; the study knows it as it was asked for
-    method = methods_in_force(run.study.arms[run.arm], "none")
+    method = run.study.methods_in_force(run.arm)
     training = [
         dataclasses.replace(record, run=run.study.name, model=run.arm, seed=run.seed, method=method)
         for record in read_records(run.folder)

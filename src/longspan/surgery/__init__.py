@@ -1,5 +1,6 @@
 """Surgery on Hugging Face models: plan what changes, apply it in place, undo it to the bit, save and load it."""
 
+from longspan.surgery.again import methods_that_stay
 from longspan.surgery.cache import CollinearCache
 from longspan.surgery.patch import Patch, extend
 from longspan.surgery.plan import Change, Plan, current_methods, is_extended, original_length, plan, target_length
@@ -19,6 +20,7 @@ __all__ = [
     "current_methods",
     "extend",
     "is_extended",
+    "methods_that_stay",
     "original_length",
     "placed",
     "plan",

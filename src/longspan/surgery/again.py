@@ -58,7 +58,7 @@ def kept_methods(
         MethodError: both fill one slot, and the old one is not a frequency or scale of an earlier extension.
         LengthError: one that stays has a factor of its own that does not reach the target.
     """
-    kept = tuple(old for old in before if not (again and _is_replaced(old, added)))
+    kept = methods_that_stay(before, added, again=again)
     for old in kept:
         for new in added:
             for slot in sorted(set(old.slots()) & set(new.slots())):
@@ -73,6 +73,11 @@ def kept_methods(
                 f"own: name a method that reaches {format_length(target)}"
             )
     return kept
+
+
+def methods_that_stay(before: Sequence[Method], added: Sequence[Method], *, again: bool) -> tuple[Method, ...]:
+    """The methods in force less those whose place new ones take when a model is extended again."""
+    return tuple(old for old in before if not (again and _is_replaced(old, added)))
 
 
 def without_training(before: Sequence[Method], added: Sequence[Method]) -> tuple[Method, ...]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from longspan.errors import ConfigError, LengthError
 from longspan.lengths import parse_length
+from longspan.train.variables import expand_variables
 
 
 def _length(value: Any) -> int:
@@ -44,11 +45,13 @@ class Settings(BaseModel):
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
         """Settings from nested dictionaries; `where` says in an error where they stand.
 
+        `${NAME}` in a value takes an environment variable.
+
         Raises:
-            ConfigError: a key is unknown or missing, or a value cannot be used.
+            ConfigError: a key is unknown or missing, a value cannot be used, or a variable is not set.
         """
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(expand_variables(dict(values), where))
         except ValidationError as error:
             raise ConfigError(f"{where}: {_one_line(cls, error)}") from error
 

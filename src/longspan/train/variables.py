@@ -1,4 +1,4 @@
-"""Environment variables in settings, so that a committed study can name text that lies elsewhere on each machine."""
+"""Environment variables in settings, so that a committed file can name text that lies elsewhere on each machine."""
 
 from __future__ import annotations
 
