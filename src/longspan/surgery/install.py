@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -54,9 +53,7 @@ def _install_site(module: nn.Module, rotary: LongspanRotary, family: Family, und
 
 def _terms(module: nn.Module, rotary: LongspanRotary) -> Terms:
     slots, window = rotary.terms(getattr(module, "layer_type", None))
-    if slots.bands is not None and slides(module):  # nothing it sees is far
-        slots = replace(slots, bands=None)
-    return Terms(slots, window)
+    return Terms(slots.for_local() if slides(module) else slots, window)
 
 
 def site_parameters(module: nn.Module, rotary: LongspanRotary) -> dict[str, Tensor]:
