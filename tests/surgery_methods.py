@@ -38,6 +38,9 @@ METHODS = (
     "ntk+random_positions",
     "yarn+skip_align",
     "pi+s2(group=16)",
+    "ntk+select_merge(region=4,top=16,merge=4)",
+    "select_merge(region=4,top=16,merge=4,positions='selected',route_heads='kv')",
+    "coca+select_merge(region=4,top=16,merge=4,positions='selected_absolute')",
     "rope",
 )
 GROWING = ("dynamic_ntk(factor=4.0)", "coca+dynamic_ntk(factor=4.0)")
@@ -60,6 +63,8 @@ VARIED = (
     "coca(form='strict', gate='softplus')",
     "pope+yarn",
     "pi+s2(group=16)",
+    "select_merge(region=4,top=16,merge=4,positions='selected',route_heads='kv')",
+    "coca+select_merge(region=4,top=16,merge=4,positions='selected_absolute')",
     "pope(width='half')",
     "self_extend(neighbors=16, group=4)",
     "re_rope+log_n",

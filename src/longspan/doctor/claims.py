@@ -68,6 +68,9 @@ def same_as_plain(probe: Probe, positions: Tensor) -> bool:
     slots, window = probe.slots, probe.window.at(int(positions.max()) + 1)
     if slots.feature is not None or slots.bias is not None:
         return False
+    rule = slots.region_rule()
+    if rule is not None and positions.shape[-1] > rule.sizes.front:
+        return False
     if slots.bands is not None and not _bands_are_plain(slots.bands.bands(window), positions):
         return False
     omega = slots.omega(window)
