@@ -45,8 +45,8 @@ METHODS = (
 )
 GROWING = ("dynamic_ntk(factor=4.0)", "coca+dynamic_ntk(factor=4.0)")
 """Methods whose frequencies follow the length."""
-BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming")
-"""Names in the spelling of methods that move far keys: layers that slide have none."""
+BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming", "select_merge")
+"""Names in the spelling of methods that move or choose far keys: layers that slide have none."""
 THOROUGH = ("llama", "gpt_neox", "cohere", "gemma3_text")
 """Families on which every method is tried by default: plain, partial and fused, interleaved, nested and sliding."""
 SHORT = ("yarn", "dynamic_ntk(factor=4.0)", "coca", "alibi")

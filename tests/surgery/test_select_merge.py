@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StaticCache
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 import longspan as ls
 from conftest import make_model
@@ -140,10 +141,14 @@ def test_a_cache_that_lacks_the_queries_is_refused() -> None:
 
 
 @torch.no_grad()
-def test_caches_that_do_not_grow_are_refused() -> None:
-    model, tokens = extended(), ids(length=10)
-    with pytest.raises(MethodError, match="use transformers' DynamicCache"):
-        model(tokens, past_key_values=StaticCache(config=model.config, max_cache_len=80))
+def test_a_cache_of_fixed_size_serves_and_others_are_refused() -> None:
+    model, tokens = extended(), ids(length=60)
+    cache = StaticCache(config=model.config, max_cache_len=80)
+    assert logit_distance(read(model, tokens, [37, 10], cache), logits(model, tokens)) < 1e-9
+    cache = DynamicCache(config=model.config)
+    cache.layers[0] = DynamicSlidingWindowLayer(sliding_window=8)
+    with pytest.raises(MethodError, match="not in a DynamicSlidingWindowLayer: use transformers' DynamicCache"):
+        model(tokens, past_key_values=cache)
 
 
 @torch.no_grad()

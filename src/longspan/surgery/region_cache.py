@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, StaticLayer
 
 from longspan.errors import MethodError
 from longspan.regions import Sizes
@@ -17,8 +17,8 @@ GROUPS = 2
 """Groups whose queries are kept: one chooses for the group that follows, one more can be cut back into."""
 
 
-class RegionLayer(DynamicLayer):
-    """transformers' growing layer with the regions chosen so far and the queries that will choose the next ones.
+class _Remembers(CacheLayerMixin):
+    """The regions chosen so far, and the queries that will choose the next ones.
 
     Both follow the rows when they are reordered, repeated or selected, and the end when it is cut back.
     """
@@ -64,18 +64,32 @@ class RegionLayer(DynamicLayer):
         self.queries = self.regions = None
 
 
-def region_layer(cache: Cache, index: int, method: str) -> RegionLayer:
+class GrowingRegionLayer(_Remembers, DynamicLayer):
+    """transformers' growing layer that remembers choices."""
+
+
+class StaticRegionLayer(_Remembers, StaticLayer):
+    """transformers' layer of fixed size that remembers choices; how full it is decides what is computed."""
+
+    is_compileable = False
+
+
+REMEMBERING: dict[type, type] = {DynamicLayer: GrowingRegionLayer, StaticLayer: StaticRegionLayer}
+"""Layers of transformers, and what they become."""
+
+
+def region_layer(cache: Cache, index: int, method: str) -> GrowingRegionLayer | StaticRegionLayer:
     """The layer of a cache, made one that remembers.
 
     Raises:
-        MethodError: the cache is of a kind that does not grow by plain concatenation.
+        MethodError: a layer of another kind.
     """
     layer = cache.layers[index]
-    if type(layer) is DynamicLayer:
-        layer.__class__ = RegionLayer
-    if not isinstance(layer, RegionLayer):
+    if type(layer) in REMEMBERING:
+        layer.__class__ = REMEMBERING[type(layer)]
+    if not isinstance(layer, GrowingRegionLayer | StaticRegionLayer):
         raise MethodError(
-            f"{method} keeps its choices in a cache that grows, not in a {type(layer).__name__}: "
+            f"{method} keeps its choices in a cache that grows or is of fixed size, not in a {type(layer).__name__}: "
             "use transformers' DynamicCache"
         )
     return layer

@@ -75,6 +75,9 @@ def attend_in_regions(
     if mask is not None and not isinstance(mask, Tensor):
         raise MethodError(f"{name} takes the masks of eager and sdpa attention: use one of them")
     layer = None if longspan.cache is None else region_layer(longspan.cache, module.layer_idx, name)
+    if layer is not None:  # of a cache of fixed size, only what is filled
+        filled = int(layer.get_seq_length())
+        key, value, mask = key[:, :, :filled], value[:, :, :filled], None if mask is None else mask[..., :filled]
     tokens = _tokens(site, rule, query, key, value, longspan)
     if layer is not None and layer.queries is not None and layer.regions is not None:
         tokens = tokens._replace(routers=torch.cat((layer.queries, tokens.routers), dim=2), known=layer.regions)
