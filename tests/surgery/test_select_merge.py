@@ -89,6 +89,30 @@ def test_padding_and_batch_mates_change_no_row(positions: str) -> None:
         assert logit_distance(found[1:, 13:] if left else found[1:, :47], alone) < 1e-9
 
 
+@torch.no_grad()
+def test_no_mask_of_all_pairs_is_made_where_the_front_does_not_hold_all() -> None:
+    model, tokens, shapes = extended(), ids(length=40), []
+    model.base_model.layers[0].self_attn.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(getattr(kwargs["attention_mask"], "shape", None)), with_kwargs=True
+    )
+    mask = torch.ones_like(tokens)
+    mask[1, :7] = 0
+    for padding in (None, torch.ones_like(tokens), mask):
+        model(tokens, attention_mask=padding, use_cache=False)
+    assert shapes == [None, (2, 1, 1, 40), (2, 1, 1, 40)]
+
+
+def test_undoing_takes_everything_back_to_the_bit() -> None:
+    model, tokens = make_model("llama"), ids(length=40)
+    mask = torch.ones_like(tokens)
+    mask[1, :7] = 0
+    before = logits(model, tokens, attention_mask=mask)
+    with ls.extend(model, SMALL):
+        assert logit_distance(logits(model, tokens, attention_mask=mask)[:, 7:], before[:, 7:]) > 1e-3
+    assert torch.equal(logits(model, tokens, attention_mask=mask), before)
+    assert not model.base_model._forward_pre_hooks
+
+
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_generation_of_a_padded_batch_gives_what_each_row_gives(kernel: str) -> None:
     model = extended()

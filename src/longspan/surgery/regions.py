@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from longspan.errors import MethodError
@@ -92,6 +92,20 @@ def attend_in_regions(
     if layer is not None:
         layer.remember(tokens.routers, regions, rule.sizes)
     return output[..., : value.shape[-1]], weights
+
+
+def rows_of_mask(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, front: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A pre-hook of the decoder: padding travels as `B 1 1 S`, so that transformers makes no mask of all pairs of it.
+
+    Args:
+        front: tokens up to which attention is dense and takes the library's own masks.
+    """
+    mask = kwargs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[-1] > front:
+        kwargs = {**kwargs, "attention_mask": mask.bool()[:, None, None]}
+    return args, kwargs
 
 
 def _tokens(site: Site, rule: RegionRule, query: Tensor, key: Tensor, value: Tensor, longspan: Rotation) -> _Tokens:
