@@ -38,12 +38,15 @@ METHODS = (
     "ntk+random_positions",
     "yarn+skip_align",
     "pi+s2(group=16)",
+    "ntk+select_merge(region=4,top=16,merge=4)",
+    "select_merge(region=4,top=16,merge=4,positions='selected',route_heads='kv')",
+    "coca+select_merge(region=4,top=16,merge=4,positions='selected_absolute')",
     "rope",
 )
 GROWING = ("dynamic_ntk(factor=4.0)", "coca+dynamic_ntk(factor=4.0)")
 """Methods whose frequencies follow the length."""
-BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming")
-"""Names in the spelling of methods that move far keys: layers that slide have none."""
+BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming", "select_merge")
+"""Names in the spelling of methods that move or choose far keys: layers that slide have none."""
 THOROUGH = ("llama", "gpt_neox", "cohere", "gemma3_text")
 """Families on which every method is tried by default: plain, partial and fused, interleaved, nested and sliding."""
 SHORT = ("yarn", "dynamic_ntk(factor=4.0)", "coca", "alibi")
@@ -60,6 +63,8 @@ VARIED = (
     "coca(form='strict', gate='softplus')",
     "pope+yarn",
     "pi+s2(group=16)",
+    "select_merge(region=4,top=16,merge=4,positions='selected',route_heads='kv')",
+    "coca+select_merge(region=4,top=16,merge=4,positions='selected_absolute')",
     "pope(width='half')",
     "self_extend(neighbors=16, group=4)",
     "re_rope+log_n",

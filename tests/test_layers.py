@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "longspan"
 FLOORS = (
     {"errors"},
     {"lengths", "files", "settings", "intervals"},
-    {"records", "rotation"},
+    {"records", "rotation", "regions"},
     {"window"},
     {"slots"},
     {"equation"},

@@ -18,6 +18,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from longspan.errors import MethodError
+from longspan.regions import RegionRule
 from longspan.rotation import Start
 from longspan.slots import (
     SLOTS as SLOTS,
@@ -47,7 +48,13 @@ from longspan.slots import (
     Method as Method,
 )
 from longspan.slots import (
+    PartSelection as PartSelection,
+)
+from longspan.slots import (
     Position as Position,
+)
+from longspan.slots import (
+    RegionSelection as RegionSelection,
 )
 from longspan.slots import (
     Scale as Scale,
@@ -96,6 +103,15 @@ class Slots:
         """Whether queries see less than all of the past, in training or in use."""
         return self.selection is not None and (training or not self.selection.only_trains())
 
+    def for_local(self) -> Slots:
+        """Those for a layer that sees a window of the past only: nothing it sees is far."""
+        chooses = self.region_rule() is not None
+        return replace(self, bands=None, selection=None if chooses else self.selection)
+
+    def region_rule(self) -> RegionRule | None:
+        """How groups of queries choose regions of the past; None where no method lets them."""
+        return self.selection.rule() if isinstance(self.selection, RegionSelection) else None
+
     def follows_length(self) -> bool:
         """Whether the frequencies change while the sequence grows."""
         return self.frequency is not None and self.frequency.changes_with_length()
@@ -118,6 +134,13 @@ def fill_slots(methods: Sequence[Method]) -> Slots:
         first, second = type(filled["selection"]).__name__, type(filled["bias"]).__name__
         raise MethodError(f"{first} and {second} do not go together: a selection attends by parts, without a bias")
     slots = Slots(**filled)  # type: ignore[arg-type]
+    rule = slots.region_rule()
+    if rule is not None and rule.turns_late and slots.feature is not None and not slots.feature.turns_last():
+        first, second = type(slots.selection).__name__, type(slots.feature).__name__
+        raise MethodError(
+            f"{first}(positions='{rule.positions}') turns what was chosen, and {second} with these settings forms its "
+            "queries after the turn: take positions='all' or another form"
+        )
     if slots.bands is not None:
         _check_bands(slots)
     return slots

@@ -5,8 +5,9 @@ Every fast path and every patched model is compared with it; nothing else uses i
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Float64
@@ -24,6 +25,9 @@ from longspan.equation import (
     initial_parameters,
 )
 from longspan.rotation import Layout, Start, join_pairs, split_pairs
+
+Turn = Callable[[Tensor, Tensor], Tensor]
+"""Features and rotation of `T D` by angles `T F`."""
 
 EVERYTHING = Band(
     lambda i: torch.full_like(i, torch.iinfo(torch.long).min),
@@ -77,22 +81,34 @@ def reference_attention(
     for b in range(batch):
         here, there = query_positions[b], key_positions[b]
         mine = [{name: value[g : g + 1].double() for name, value in parameters.items()} for g in range(key_heads)]
+        query_of = functools.partial(_literal_query, slots=slots, rotary_dim=rotary_dim, layout=layout)
+        keys_of = [
+            functools.partial(_literal_key, slots=slots, rotary_dim=rotary_dim, layout=layout, parameters=mine[g])
+            for g in range(key_heads)
+        ]
+
         parts = []
         for band in bands:
-            angles = _angles(band.query(here), omega, start)
-            query = torch.stack([_literal_query(q[b, h], slots, angles, rotary_dim, layout) for h in range(heads)])
-            angles = _angles(band.key(there), omega, start)
-            key = [_literal_key(k[b, g], slots, angles, rotary_dim, layout, mine[g]) for g in range(key_heads)]
             within = (there >= band.first(here)[:, None]) & (there <= band.last(here)[:, None])
-            parts.append((query, torch.stack(key), within))
+            angles = _angles(band.query(here), omega, start), _angles(band.key(there), omega, start)
+            parts.append((*_turned(q[b], k[b], query_of, keys_of, *angles), within))
         valid = torch.arange(keys) < (keys if lengths is None else lengths[b])
         covered = torch.stack([within for _, _, within in parts]).any(0)
-        seen_by_head = valid & covered & _rule(slots, *parts[0][:2], causal)
+        rule, routers = slots.region_rule(), parts[0][:2]
+        if rule is not None and rule.turns_late:
+            still = torch.zeros(keys, pairs, dtype=torch.float64)
+            routers = _turned(q[b], k[b], query_of, keys_of, still[:queries], still)
+        chosen = _rule(slots, *routers, causal, None if lengths is None else lengths[b])
+        seen_by_head = valid & covered & chosen
         for h in range(heads):
             g = h * key_heads // heads
             logits = torch.zeros(queries, keys, dtype=torch.float64)
-            for query, key_of, within in parts:
-                logits = torch.where(within, query[h] @ key_of[g].T / math.sqrt(head_dim), logits)
+            for query, key, within in parts:
+                logits = torch.where(within, query[h] @ key[g].T / math.sqrt(head_dim), logits)
+            if rule is not None and rule.positions == "selected":
+                angles_of_rank = _angles(there, omega, start)
+                logits = _compact_dots(q[b, h], k[b, g], chosen[h], angles_of_rank, query_of, keys_of[g])
+                logits = logits / math.sqrt(head_dim)
             if slots.scale is not None and window is not None:
                 logits = logits * slots.scale.scale(window, query_positions[b])[:, None]
             if slots.bias is not None:
@@ -105,11 +121,29 @@ def reference_attention(
     return output
 
 
-def _rule(slots: Slots, query: Tensor, key: Tensor, causal: bool) -> Tensor:
+def _turned(
+    q: Tensor, k: Tensor, query_of: Turn, keys_of: Sequence[Turn], query_angles: Tensor, key_angles: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rotated queries `H T W` and keys `G S W`."""
+    key = [key_of(x, key_angles) for key_of, x in zip(keys_of, k, strict=True)]
+    return torch.stack([query_of(x, query_angles) for x in q]), torch.stack(key)
+
+
+def _compact_dots(q: Tensor, k: Tensor, seen: Tensor, angles: Tensor, turn_query: Turn, turn_key: Turn) -> Tensor:
+    """<R phi(q), R psi(k)> `T S` where the r-th key that a query sees stands where the r-th token stands."""
+    dots = torch.zeros(seen.shape, dtype=torch.float64)
+    for row, keys in enumerate(seen):
+        count = int(keys.sum())
+        query = turn_query(q[row : row + 1], angles[count - 1 : count])
+        dots[row, keys] = turn_key(k[keys], angles[:count]) @ query[0]
+    return dots
+
+
+def _rule(slots: Slots, query: Tensor, key: Tensor, causal: bool, length: int | None) -> Tensor:
     """S(i) of rotated queries `H T D` and keys `G S D`, as `H T S`."""
     (heads, queries, _), keys = query.shape, key.shape[1]
     if slots.selection is not None:
-        return slots.selection.seen(query[None], key[None])[0]
+        return slots.selection.seen(query[None], key[None], None if length is None else [length])[0]
     every = torch.ones(heads, queries, keys, dtype=torch.bool)
     return every & (torch.arange(keys) <= torch.arange(keys - queries, keys)[:, None]) if causal else every
 
@@ -129,7 +163,7 @@ def _turn(x: Tensor, angles: Tensor, layout: Layout) -> Tensor:
     return join_pairs(turned.real, turned.imag, layout)
 
 
-def _literal_query(q: Tensor, slots: Slots, angles: Tensor, rotary_dim: int, layout: Layout) -> Tensor:
+def _literal_query(q: Tensor, angles: Tensor, slots: Slots, rotary_dim: int, layout: Layout) -> Tensor:
     rotated, rest = q[:, :rotary_dim], q[:, rotary_dim:]
     if slots.feature is None:
         return torch.cat((_turn(rotated, angles, layout), rest), dim=-1)
@@ -138,7 +172,7 @@ def _literal_query(q: Tensor, slots: Slots, angles: Tensor, rotary_dim: int, lay
 
 
 def _literal_key(
-    k: Tensor, slots: Slots, angles: Tensor, rotary_dim: int, layout: Layout, parameters: Mapping[str, Tensor]
+    k: Tensor, angles: Tensor, slots: Slots, rotary_dim: int, layout: Layout, parameters: Mapping[str, Tensor]
 ) -> Tensor:
     rotated, rest = k[:, :rotary_dim], k[:, rotary_dim:]
     if slots.feature is not None:

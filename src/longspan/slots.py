@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from longspan.regions import RegionRule
 from longspan.rotation import Layout, Rotate
 from longspan.settings import check_settings
 from longspan.window import Window
@@ -101,9 +102,21 @@ class Selection(Method):
 
     __slots__ = ()
 
-    def seen(self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B G S D"]) -> Bool[Tensor, "B H T S"]:
-        """The definition: what each query sees. q and k are rotated; the queries are the last T of the S tokens."""
+    def seen(
+        self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B G S D"], lengths: Sequence[int] | None = None
+    ) -> Bool[Tensor, "B H T S"]:
+        """The definition: what each query sees. q and k are rotated; the queries are the last T of the S tokens.
+
+        Args:
+            lengths: tokens of each row that are no padding on the right.
+        """
         raise NotImplementedError
+
+
+class PartSelection(Selection):
+    """What each query sees follows from its place: parts of the sequence attend by themselves."""
+
+    __slots__ = ()
 
     def attend(
         self,
@@ -114,6 +127,16 @@ class Selection(Method):
         mask: Tensor | None,
     ) -> Float[Tensor, "B H T V"]:
         """The same, fast: by dense attention of parts. A mask limits what is seen further."""
+        raise NotImplementedError
+
+
+class RegionSelection(Selection):
+    """What each query sees follows from what stands there: groups choose regions of the past. Kernels do the work."""
+
+    __slots__ = ()
+
+    def rule(self) -> RegionRule:
+        """How sequences are cut and regions chosen."""
         raise NotImplementedError
 
 
@@ -147,6 +170,10 @@ class Feature(Method):
     def query(self, q: Float[Tensor, "*B T R"], rotate: Rotate, layout: Layout) -> Float[Tensor, "*B T W"]:
         """Feature of the query after rotation."""
         return rotate(self.phi(q, layout))
+
+    def turns_last(self) -> bool:
+        """Whether the query's feature is made before rotation, by phi alone."""
+        return True
 
 
 Where = Callable[[Tensor], Tensor]

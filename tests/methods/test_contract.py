@@ -34,6 +34,7 @@ from longspan.methods.position.random_positions import RandomPositions
 from longspan.methods.position.skip_align import SkipAlign
 from longspan.methods.scale.log_n import LogN
 from longspan.methods.selection.s2 import S2
+from longspan.methods.selection.select_merge import SelectMerge
 from longspan.reference import reference_attention
 from longspan.registry import all_methods, card, format_methods, methods_from_json, methods_to_json, parse_methods
 from longspan.surgery import placed
@@ -62,6 +63,8 @@ VARIANTS = [
     RandomPositions(per="batch"),
     CrdNtk(growing=False),
     S2(group=4),
+    SelectMerge(region=2, top=8, merge=2, positions="selected"),
+    SelectMerge(region=2, top=8, merge=2, positions="selected_absolute", route_heads="kv"),
 ]
 
 

@@ -13,7 +13,7 @@ from transformers import (
 
 import longspan as ls
 from conftest import make_model
-from longspan.equation import Bands, Bias, Feature, Method, Window, fill_slots, initial_parameters
+from longspan.equation import Bands, Bias, Feature, Method, RegionSelection, Window, fill_slots, initial_parameters
 from longspan.reference import reference_attention
 from longspan.surgery.families import FAMILIES, sites_of, slides
 from surgery_methods import TARGET, ids, logits, matrix
@@ -102,7 +102,7 @@ def test_each_layer_computes_the_equation(family: str, methods: str) -> None:
             methods_here = tuple(m for m in patch.plan.methods if not m.only_trains())
             window = patch.plan.window
             if slides(module):
-                methods_here = tuple(m for m in methods_here if not isinstance(m, Bands))
+                methods_here = tuple(m for m in methods_here if not isinstance(m, Bands | RegionSelection))
             if family == "gemma3_text" and module.is_sliding:
                 methods_here = tuple(m for m in methods_here if isinstance(m, Feature | Bias))
                 window = replace(window, base=1000.0)

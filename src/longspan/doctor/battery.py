@@ -38,8 +38,8 @@ def doctor(
     """Prove that the extension of a model took effect and broke nothing.
 
     It needs no data: the tokens are random, drawn from `seed`. Beside the model itself it takes the activations of
-    two rows of 24 tokens, and its first two layers with the embeddings on disk, in a temporary folder. The model is as
-    before afterwards.
+    two rows of 24 tokens (where groups choose what they see, of one row that reaches behind what is dense), and its
+    first two layers with the embeddings on disk, in a temporary folder. The model is as before afterwards.
 
     Args:
         model: a causal language model, extended by longspan or by transformers' own rope types, or plain.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,6 +68,9 @@ def same_as_plain(probe: Probe, positions: Tensor) -> bool:
     slots, window = probe.slots, probe.window.at(int(positions.max()) + 1)
     if slots.feature is not None or slots.bias is not None:
         return False
+    rule = slots.region_rule()
+    if rule is not None and positions.shape[-1] > rule.sizes.front:
+        return False
     if slots.bands is not None and not _bands_are_plain(slots.bands.bands(window), positions):
         return False
     omega = slots.omega(window)
@@ -77,11 +79,9 @@ def same_as_plain(probe: Probe, positions: Tensor) -> bool:
 
 
 def layer_terms(probe: Probe, module: nn.Module) -> tuple[Slots, Window]:
-    """Slots and window of one attention module; bands are for layers that see the whole past."""
+    """Slots and window of one attention module; some methods are for layers that see the whole past."""
     slots, window = terms(probe, getattr(module, "layer_type", None))
-    if slots.bands is not None and slides(module):
-        slots = replace(slots, bands=None)
-    return slots, window
+    return (slots.for_local() if slides(module) else slots), window
 
 
 def _distances(bands: Sequence[Band], positions: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -98,8 +100,11 @@ def in_effect(probe: Probe) -> Finding:
     """Do the logits differ from those of the same weights without the extension?"""
     if probe.methods and all(method.only_trains() for method in probe.methods):
         raise DoesNotApply(f"{format_methods(probe.methods)} acts in training only")
-    positions, tokens = probe.spread(), probe.tokens()
-    found = distance(probe.logits(tokens, positions), probe.logits(tokens, positions, model=probe.plain))
+    length = LENGTH if probe.routed is None else probe.routed[0]
+    positions, tokens = probe.spread(length), probe.tokens(length=length)
+    few: dict[str, Any] = {} if probe.routed is None else {"logits_to_keep": LENGTH}
+    plain = probe.logits(tokens, positions, model=probe.plain, **few)
+    found = distance(probe.logits(tokens, positions, **few), plain)
     if same_as_plain(probe, positions):
         if probe.against is not None:
             detail = "by its config nothing is extended at these lengths"

@@ -73,6 +73,14 @@ class Probe:
         return max(self.original, surgery.target_length(self.model))
 
     @functools.cached_property
+    def routed(self) -> tuple[int, int] | None:
+        """Tokens at which groups have begun to choose what they see, and tokens of a group; None if none ever do."""
+        rule = self.slots.region_rule()
+        if rule is None or self.target <= rule.sizes.front:
+            return None
+        return rule.sizes.front + rule.sizes.group, rule.sizes.group
+
+    @functools.cached_property
     def window(self) -> Window:
         """The window, told from the config alone: never from the modules, which are what is examined."""
         return window_of(self.model.config, self.original, self.target)

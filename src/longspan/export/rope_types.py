@@ -79,6 +79,7 @@ def temperature_root(plan: Plan) -> float:
         (slots.feature, "changes what is rotated"),
         (slots.bias, "adds a bias"),
         (slots.bands, "moves far keys nearer"),
+        (slots.selection if slots.selects(training=False) else None, "chooses the keys that a query sees"),
     )
     for method, does in beyond:
         if method is not None:

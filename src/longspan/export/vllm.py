@@ -107,6 +107,11 @@ def check_methods(plan: Plan) -> None:
             f"{type(slots.bands).__name__} turns keys anew for each query, but vLLM keeps them as they were rotated: "
             "export with --to hf"
         )
+    if slots.region_rule() is not None:
+        raise MethodError(
+            f"{type(slots.selection).__name__} chooses keys by earlier queries, which vLLM does not keep: "
+            "export with --to hf"
+        )
     if slots.follows_length():
         fixed = "extend the model with static_for='target', or " if hasattr(slots.frequency, "static_for") else ""
         raise MethodError(

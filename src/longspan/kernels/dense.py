@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from longspan.equation import (
     Method,
-    Selection,
+    PartSelection,
     Slots,
     Window,
     check_selection,
@@ -21,8 +22,10 @@ from longspan.equation import (
     fill_slots,
     initial_parameters,
 )
+from longspan.errors import MethodError
 from longspan.kernels.banded import banded_attention, turns
-from longspan.kernels.features import key_features, query_features, rotate_keys
+from longspan.kernels.features import key_features, late_turn, query_features, rotate_keys, still_queries
+from longspan.kernels.region_attention import choose_regions, region_attention
 from longspan.rotation import Layout, rotation_tables
 
 BIAS_ELEMENTS = 1 << 24
@@ -53,8 +56,10 @@ def attention(
     scaling = 1 / math.sqrt(q.shape[-1])
     if slots.bands is not None:
         return _banded(q, k, v, slots, window, query_positions, key_positions, parameters, lengths, causal)
+    if slots.region_rule() is not None:
+        return _in_regions(q, k, v, slots, window, query_positions, key_positions, parameters, lengths)
     q, k = _rotated(q, k, slots, window, query_positions, key_positions, parameters)
-    if slots.selection is not None:
+    if isinstance(slots.selection, PartSelection):
         return _selected(slots.selection, q, k, v, lengths, scaling)
     seen = _seen(q.shape[0], queries, keys, causal, lengths, q.device)
     if slots.bias is None:
@@ -141,8 +146,58 @@ def _banded(
     return output[..., :width]
 
 
+def _in_regions(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    slots: Slots,
+    window: Window | None,
+    query_positions: Tensor,
+    key_positions: Tensor,
+    parameters: Mapping[str, Tensor] | None,
+    lengths: Sequence[int] | None,
+) -> Tensor:
+    check_window(slots, window)
+    rule, name = slots.region_rule(), type(slots.selection).__name__
+    assert rule is not None
+    queries, keys, scaling = q.shape[2], k.shape[2], 1 / math.sqrt(q.shape[-1])
+    if queries < keys and keys > rule.sizes.front:
+        raise MethodError(f"{name} chooses keys by earlier queries: give those of all {keys} tokens, not of {queries}")
+    turn = None
+    if window is None or not rule.turns_late:
+        rule = rule._replace(positions="all")
+        query, key = _rotated(q, k, replace(slots, scale=None), window, query_positions, key_positions, parameters)
+    else:
+        if not torch.equal(query_positions, key_positions[:, keys - queries :]):
+            raise MethodError(f"{name}(positions='{rule.positions}') needs queries that stand where their keys stand")
+        parameters = initial_parameters(slots, k.shape[1], window.rotary_dim) if parameters is None else parameters
+        turn = late_turn(
+            slots.omega(window).to(q.device), k.shape[-1] - window.rotary_dim, window.layout, slots.start(window)
+        )
+        query = still_queries(q, slots, window.rotary_dim, window.layout)
+        key = key_features(k, slots, window.rotary_dim, window.layout, parameters, stored=True)
+    tau = None
+    if slots.scale is not None and window is not None:
+        tau = slots.scale.scale(window, query_positions).to(torch.promote_types(q.dtype, torch.float32))
+    wide = q.shape[-1] if window is None else slots.rotary_dim(window.rotary_dim) + q.shape[-1] - window.rotary_dim
+    value = functional.pad(v, (0, max(0, wide - v.shape[-1])))
+    output = region_attention(
+        query,
+        key,
+        value,
+        rule,
+        regions=choose_regions(query, key, rule, turn, lengths),
+        turn=turn,
+        positions=key_positions,
+        tau=tau,
+        lengths=lengths,
+        scaling=scaling,
+    )
+    return output[..., : v.shape[-1]]
+
+
 def _selected(
-    selection: Selection, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int] | None, scaling: float
+    selection: PartSelection, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int] | None, scaling: float
 ) -> Tensor:
     """Attention to the selected keys; queries that are missing in front are filled in, since parts have both."""
     missing = k.shape[2] - q.shape[2]

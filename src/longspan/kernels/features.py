@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from longspan.equation import Slots
-from longspan.rotation import Layout, rotate_pairs
+from longspan.rotation import Layout, Start, rotate_pairs, rotation_tables
 
 
 def query_features(
@@ -40,6 +40,31 @@ def key_features(
         return k
     head = slots.feature.psi(k[..., :rotary_dim], layout, parameters)
     return _joined(head, k[..., rotary_dim:], k.dtype if stored else head.dtype)
+
+
+def still_queries(q: Tensor, slots: Slots, rotary_dim: int, layout: Layout) -> Tensor:
+    """Un-rotated queries `B H T W`, for methods that turn them later, by `turn_at`."""
+    if slots.feature is None:
+        return q
+    return _joined(slots.feature.phi(q[..., :rotary_dim], layout), q[..., rotary_dim:], q.dtype)
+
+
+def late_turn(omega: Tensor, rest: int, layout: Layout, start: Start | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Rotation of `B H T W` from `still_queries` or `key_features` by positions `B T`, or `B H T`.
+
+    Args:
+        omega: `F`, or `B F`
+        rest: elements at the end of a head that pass
+    """
+    speed = omega[:, None] if omega.dim() == 2 else omega
+
+    def turn(x: Tensor, positions: Tensor) -> Tensor:
+        positions = positions[:, None] if positions.dim() == 2 else positions
+        cos, sin = rotation_tables(speed, positions, torch.promote_types(x.dtype, torch.float32), start)
+        width = x.shape[-1] - rest
+        return _joined(rotate_pairs(x[..., :width], cos, sin, layout), x[..., width:], x.dtype)
+
+    return turn
 
 
 def rotate_keys(key: Tensor, rest: int, layout: Layout, tables: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:

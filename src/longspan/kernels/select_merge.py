@@ -12,59 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from longspan.errors import MethodError
 from longspan.kernels.blocks import attend_block, block_gradients, merge_blocks
+from longspan.regions import Eligible, Routing
+from longspan.regions import Sizes as Sizes
 
-Routing = Literal["shifted", "lookahead"]
-Eligible = Literal["draft", "before_group"]
 Turn = Callable[[Tensor, int], Tensor]
 """Rotates `... T W` whose first token stands at the given position."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """How a sequence is cut."""
-
-    region: int = 16
-    """Tokens in a region."""
-    top: int = 512
-    """Regions that a group attends to, its own among them."""
-    merge: int = 64
-    """Regions of queries that share one choice."""
-
-    def __post_init__(self) -> None:
-        if min(self.region, self.top, self.merge) < 1:
-            raise MethodError(f"region {self.region}, top {self.top} and merge {self.merge} must be at least 1")
-        if self.top % self.merge or self.top <= self.merge:
-            raise MethodError(
-                f"top {self.top} must be a multiple of merge {self.merge}, and larger: nothing is selected"
-            )
-
-    @property
-    def selected(self) -> int:
-        """Regions of the past that a group attends to (K)."""
-        return self.top - self.merge
-
-    @property
-    def group(self) -> int:
-        """Tokens of a group."""
-        return self.merge * self.region
-
-    @property
-    def front(self) -> int:
-        """Tokens at the beginning that attend to all before them."""
-        return self.top * self.region
-
-    def groups(self, length: int) -> int:
-        """Groups behind the front, the last one possibly ragged (J)."""
-        return max(0, math.ceil((length - self.front) / self.group))
 
 
 def select_merge_attention(
@@ -107,13 +67,14 @@ def select_merge_attention(
 @torch.no_grad()
 def select_regions(
     q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B G T D"],
+    k: Float[Tensor, "B G S D"],
     sizes: Sizes,
     *,
     routing: Routing = "shifted",
     eligible: Eligible = "draft",
     per_key_head: bool = False,
     lengths: Int64[Tensor, " B"] | None = None,
+    since: int = 0,
 ) -> Int64[Tensor, "B R J K"]:
     """Ids of the K regions of the past that each group behind the front attends to, ascending.
 
@@ -126,7 +87,10 @@ def select_regions(
         eligible: a member may choose regions up to the one `merge` before it (`draft`), or all before its group.
         per_key_head: one choice for all query heads that share keys (R = G), by their mean query.
         lengths: tokens of each row that are no padding on the right; only `lookahead` can meet others.
+        since: groups before this one are left out, and so may be the queries of all but the last group before it: q
+            are then the last T of the S tokens, from the start of a region on.
     """
+    behind = (k.shape[2] - q.shape[2]) // sizes.region
     share = q.shape[1] // k.shape[1]
     if per_key_head:
         q = q.unflatten(1, (k.shape[1], share)).mean(2)
@@ -134,8 +98,8 @@ def select_regions(
     if not per_key_head:
         keys = keys.repeat_interleave(share, dim=1)
     chosen = [
-        _choice(queries, keys, sizes, first, routing, eligible, lengths)
-        for first in range(sizes.top, sizes.top + sizes.groups(q.shape[2]) * sizes.merge, sizes.merge)
+        _choice(queries, keys, sizes, sizes.top + group * sizes.merge, behind, routing, eligible, lengths)
+        for group in range(since, sizes.groups(k.shape[2]))
     ]
     if not chosen:
         return torch.empty(*queries.shape[:2], 0, sizes.selected, dtype=torch.long, device=q.device)
@@ -158,13 +122,14 @@ def _choice(
     keys: Tensor,
     sizes: Sizes,
     first: int,
+    behind: int,
     routing: Routing,
     eligible: Eligible,
     lengths: Tensor | None,
 ) -> Tensor:
-    """The regions, `B R K`, for the group whose first region is `first`."""
+    """The regions, `B R K`, for the group whose first region is `first`; the first `behind` regions have no queries."""
     start = first if routing == "lookahead" else first - sizes.merge
-    routers = queries[:, :, start : start + sizes.merge]
+    routers = queries[:, :, start - behind : start - behind + sizes.merge]
     scores = routers @ keys[:, :, :first].transpose(-1, -2)
     members, candidates = scores.shape[-2:]
     if eligible == "draft":

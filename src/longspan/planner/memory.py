@@ -70,9 +70,6 @@ def key_width(config: PreTrainedConfig, terms: Terms, *, late: bool = False) -> 
         late: whether the cache asks for un-rotated keys.
     """
     slots, window = terms
-    plain = slots.feature is None and slots.bias is None and slots.bands is None
-    if plain and not slots.follows_length() and not late:
-        return head_dim(config)
     parameters = initial_parameters(slots, 1, window.rotary_dim)
     site = Site(slots, window.rotary_dim, window.layout, tuple(parameters))
     module = types.SimpleNamespace(**{ATTRIBUTE: site}, **parameters)

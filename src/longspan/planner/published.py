@@ -123,6 +123,12 @@ PUBLISHED: Mapping[str, Published] = {
         tokens="as the method beside it",
         source="arXiv:2309.12307: makes training at the target length cheaper; full attention afterwards",
     ),
+    "select_merge": Published(
+        training="tune",
+        tokens="82M",
+        source="arXiv:2410.04211, its abstract alone: with crd_ntk tuned on 5000 windows of 16k, read 1M; no table was "
+        "at hand",
+    ),
     "self_extend": Published(
         training="none",
         source="arXiv:2401.01325; no number of its reach is known here",

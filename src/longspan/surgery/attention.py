@@ -15,12 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
+from longspan.equation import PartSelection
 from longspan.errors import FamilyError, MethodError
 from longspan.kernels.dense import bias_blocks, pad_value, storage_order
-from longspan.kernels.features import key_features, query_features, rotate_keys
+from longspan.kernels.features import key_features, query_features, rotate_keys, still_queries
 from longspan.surgery.banded import attend_in_bands
 from longspan.surgery.cache import CollinearCache
+from longspan.surgery.regions import attend_in_regions
 from longspan.surgery.rotary import Rotation
 from longspan.surgery.site import ATTRIBUTE, Site, with_positions, without_positions
 
@@ -29,7 +32,8 @@ BIAS_KERNELS = ("eager", "sdpa")
 
 
 def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Stands for `apply_rotary_pos_emb`: features and rotation; late keys stay un-rotated, with bands queries too.
+    """Stands for `apply_rotary_pos_emb`: features and rotation; late keys stay un-rotated, and queries, too, where
+    positions follow from what a query sees.
 
     Args:
         q: `B H T D`
@@ -40,7 +44,9 @@ def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tup
     site: Site = getattr(module, ATTRIBUTE)
     tables = (rotation.cos, rotation.sin)
     query = q
-    if site.slots.bands is None:
+    if site.chooses_still():
+        query = still_queries(q, site.slots, site.rotary_dim, site.layout)
+    elif site.slots.bands is None:
         query = query_features(q, site.slots, site.rotary_dim, site.layout, tables, None)
     parameters = {name: getattr(module, name) for name in site.parameters}
     late = site.turns_late(rotation)
@@ -52,9 +58,9 @@ def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tup
 
 
 def for_cache(rotation: Rotation, *arguments: object) -> Rotation:
-    """The rotation of a forward with these arguments: keys turn late if a `CollinearCache`, by any name, is one."""
-    late = any(isinstance(argument, CollinearCache) for argument in arguments)
-    return rotation._replace(keys_turn_late=True) if late else rotation
+    """The rotation with the cache among the arguments of a forward: keys turn late in a `CollinearCache`."""
+    cache = next((argument for argument in arguments if isinstance(argument, Cache)), None)
+    return rotation._replace(cache=cache, keys_turn_late=isinstance(cache, CollinearCache))
 
 
 def attend(
@@ -72,6 +78,8 @@ def attend(
     site: Site = getattr(module, ATTRIBUTE)
     if site.slots.bands is not None:
         return attend_in_bands(site, query, key, value, attention_mask, longspan, **kwargs), None
+    if site.slots.region_rule() is not None:
+        return attend_in_regions(site, module, query, key, value, attention_mask, interface, longspan, **kwargs)
     if longspan.tau is not None:  # here, where the part of a head that passes RoPE by is with the rest in every family
         query = (query * longspan.tau[:, None, :, None]).to(query.dtype)
     padded, width = pad_value(query, value)
@@ -115,7 +123,7 @@ def _without_bias(
 ) -> tuple[Tensor, Tensor | None]:
     """The library's function, called once, or for each part that a selection makes."""
     selection = site.slots.selection
-    if selection is None or not site.slots.selects(module.training):
+    if not isinstance(selection, PartSelection) or not site.slots.selects(module.training):
         return interface(module, query, key, value, mask, **kwargs)
     name = type(selection).__name__
     if mask is not None and not isinstance(mask, Tensor):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from longspan.errors import MethodError
 from longspan.kernels.banded import banded_attention, turns
 from longspan.surgery.rotary import Rotation
-from longspan.surgery.site import Site, without_positions
+from longspan.surgery.site import Site, seen_by_mask, without_positions
 
 
 def attend_in_bands(
@@ -40,7 +39,7 @@ def attend_in_bands(
     queries, share = query.shape[2], query.shape[1] // key.shape[1]
     if mask is None and queries > 1:  # causal, from the first stored key on; what a fixed cache has not filled is left
         key, value, positions = key[:, :, :queries], value[:, :, :queries], positions[:, :queries]
-    seen = None if mask is None else _seen(mask[..., : key.shape[2]])[:, 0]
+    seen = None if mask is None else seen_by_mask(mask[..., : key.shape[2]])[:, 0]
     width = site.slots.rotary_dim(site.rotary_dim) + rest
     turn_query, turn_key = turns(site.slots, site.rotary_dim, site.layout, longspan.omega, rest)
     output = banded_attention(
@@ -59,8 +58,3 @@ def attend_in_bands(
         softcap=softcap,
     )
     return output[..., : value.shape[-1]].transpose(1, 2)
-
-
-def _seen(mask: Tensor) -> Tensor:
-    """True where a key is seen, from either form of a mask."""
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from longspan.equation import initial_parameters
 from longspan.surgery.families import Family, slides
 from longspan.surgery.plan import Plan
+from longspan.surgery.regions import rows_of_mask
 from longspan.surgery.rotary import LongspanRotary, Terms
 from longspan.surgery.site import ATTRIBUTE, Site
 
@@ -23,9 +23,13 @@ def install(model: PreTrainedModel, plan: Plan, undo: list[Callable[[], None]]) 
     undo.append(functools.partial(_put_back, decoder, "rotary_emb", decoder._modules.get("rotary_emb")))
     decoder.rotary_emb = rotary = LongspanRotary(plan.slots, plan.window, plan.local)
     rotary.train(decoder.training)
-    for module in model.modules():
-        if isinstance(module, plan.family.attention_class):
-            _install_site(module, rotary, plan.family, undo)
+    sites = [module for module in model.modules() if isinstance(module, plan.family.attention_class)]
+    for module in sites:
+        _install_site(module, rotary, plan.family, undo)
+    rule = plan.slots.region_rule()
+    if rule is not None and not any(slides(module) for module in sites):  # layers that slide need the library's masks
+        hook = functools.partial(rows_of_mask, front=rule.sizes.front)
+        undo.append(decoder.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
 
 def _put_back(parent: nn.Module, name: str, before: nn.Module | None) -> None:
@@ -54,9 +58,7 @@ def _install_site(module: nn.Module, rotary: LongspanRotary, family: Family, und
 
 def _terms(module: nn.Module, rotary: LongspanRotary) -> Terms:
     slots, window = rotary.terms(getattr(module, "layer_type", None))
-    if slots.bands is not None and slides(module):  # nothing it sees is far
-        slots = replace(slots, bands=None)
-    return Terms(slots, window)
+    return Terms(slots.for_local() if slides(module) else slots, window)
 
 
 def site_parameters(module: nn.Module, rotary: LongspanRotary) -> dict[str, Tensor]:

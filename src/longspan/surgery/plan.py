@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from longspan.equation import Method, Slots, Window, fill_slots
+from longspan.equation import Method, Selection, Slots, Window, fill_slots
 from longspan.errors import CheckpointError, FamilyError, LengthError, MethodError
 from longspan.lengths import format_length, parse_length
+from longspan.regions import RegionRule
 from longspan.registry import format_methods, methods_from_json, methods_to_json, parse_methods
 from longspan.surgery.again import check_again, kept_methods, note_on_earlier, without_training
 from longspan.surgery.attention import BIAS_KERNELS
@@ -208,15 +209,27 @@ def _changes(
         if bands and not slides(module):
             changes.append(Change(f"{name}.positions", type(slots.bands).__name__, f"{len(bands)} bands"))
         everywhere = local is None or getattr(module, "layer_type", None) != LOCAL
-        if slots.selection is not None and everywhere:
-            detail = "in training only" if slots.selection.only_trains() else ""
-            changes.append(Change(f"{name}.selection", type(slots.selection).__name__, detail))
+        selection = (slots.for_local() if slides(module) else slots).selection
+        if selection is not None and everywhere:
+            detail = _what_is_seen(selection, slots.region_rule(), window)
+            changes.append(Change(f"{name}.selection", type(selection).__name__, detail))
         if slots.follows_length() and everywhere:
             changes.append(Change(f"{name}.cache", type(slots.frequency).__name__, "keys are kept un-rotated"))
-    if bands and not any(change.where.endswith(".positions") for change in changes):
-        name = type(slots.bands).__name__
+    far = slots.bands if slots.region_rule() is None else slots.selection
+    if far is not None and not any(change.method == type(far).__name__ for change in changes):
+        name = type(far).__name__
         raise FamilyError(f"every layer of the model slides: none sees far enough for {name} to act")
     return tuple(changes)
+
+
+def _what_is_seen(selection: Selection, rule: RegionRule | None, window: Window) -> str:
+    if rule is None:
+        return "in training only" if selection.only_trains() else ""
+    front = format_length(rule.sizes.front)
+    if window.target_length <= rule.sizes.front:
+        return f"without effect: up to {front} tokens are attended densely"
+    detail = f"{front} keys a query, all of them up to {front} tokens"
+    return detail if rule.routing == "shifted" else f"{detail}; looks ahead, so its losses and perplexities say nothing"
 
 
 def _sites(model: PreTrainedModel, family: Family) -> dict[str, nn.Module]:

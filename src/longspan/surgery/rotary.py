@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import Cache
 
 from longspan.equation import Band, Slots, Window
 from longspan.errors import MethodError
@@ -32,6 +33,8 @@ class Rotation(NamedTuple):
     """Bands of keys with positions of their own."""
     keys_turn_late: bool = False
     """Whether the cache in use keeps keys un-rotated, whatever the frequencies do."""
+    cache: Cache | None = None
+    """The cache of this pass."""
 
     @torch.no_grad()
     def of_keys(self, positions: Int[Tensor, "B S"]) -> tuple[Tensor, Tensor]:

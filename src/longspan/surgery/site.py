@@ -32,11 +32,22 @@ class Site:
 
     def turns_late(self, rotation: Rotation) -> bool:
         """Whether keys are cached un-rotated: the only way that cached keys follow changing frequencies, or bands."""
-        return self.slots.follows_length() or rotation.keys_turn_late or self.slots.bands is not None
+        late = self.slots.follows_length() or rotation.keys_turn_late
+        return late or self.slots.bands is not None or self.chooses_still()
+
+    def chooses_still(self) -> bool:
+        """Whether regions are chosen by un-rotated queries and keys, which turn afterwards."""
+        rule = self.slots.region_rule()
+        return rule is not None and rule.turns_late
 
     def keeps_positions(self, rotation: Rotation) -> bool:
         """Whether the position of a cached key is needed again: any cache, hole or order of keys is then right."""
         return self.turns_late(rotation) or self.slots.bias is not None
+
+
+def seen_by_mask(mask: Tensor) -> Tensor:
+    """True where a key is seen, from either form of a mask."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def with_positions(key: Tensor, positions: Tensor, rest: int) -> Tensor:

@@ -29,6 +29,13 @@ def looks_ahead(model: Any, monkeypatch: Any) -> None:
     model.config._attn_implementation = "ahead"
 
 
+@fault("select_merge(region=4,top=16,merge=4)", "causality", "cached_decode")
+def groups_choose_by_their_own_queries(model: Any, _: Any) -> None:
+    """Groups choose what they see by all their own queries: later tokens decide, as in the draft of the method."""
+    for site in sites_of(model):
+        site.slots = replace(site.slots, selection=replace(site.slots.selection, routing="lookahead"))
+
+
 @fault("yarn", "mask_function", "causality")
 def attention_without_mask_function(model: Any, monkeypatch: Any) -> None:
     """A custom attention name is not in the mask registry: no mask is built, and every token sees the future."""

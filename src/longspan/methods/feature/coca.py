@@ -52,3 +52,6 @@ class Coca(Feature):
 
     def query(self, q: Tensor, rotate: Rotate, layout: Layout) -> Tensor:
         return q * rotate(q) if self.form == "slack" else rotate(self.phi(q, layout))
+
+    def turns_last(self) -> bool:
+        return self.form != "slack"

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longspan.equation import Attention, Selection
+from longspan.equation import Attention, PartSelection
 from longspan.errors import MethodError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class S2(Selection):
+class S2(PartSelection):
     """Shifted sparse attention."""
 
     group: int = 2048
@@ -39,7 +39,7 @@ class S2(Selection):
         if self.group < 2 or self.group % 2:
             raise MethodError(f"group must be an even number of tokens, at least 2, not {self.group}")
 
-    def seen(self, q: Tensor, k: Tensor) -> Tensor:
+    def seen(self, q: Tensor, k: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         queries, keys = q.shape[2], k.shape[2]
         self._check_shapes(q, k)
         place = torch.arange(keys, device=q.device)

@@ -1,0 +1,99 @@
+"""Select and merge: groups of queries attend to the regions of the past that suit them best, and to themselves.
+
+Formula   regions of s tokens; the first c of them attend densely. Behind, m regions of queries form a group g. Each of
+          its members ranks earlier regions by mean(q) . mean(k); read rank by rank, the first c - m distinct ones are
+          what the whole group sees of the past, beside its own tokens up to the query: c s keys, whatever the length
+Source    arXiv:2410.04211, its abstract; the steps from the first author's draft code (fisalt/MS-Attention_draft)
+Differs   routing="shifted" asks the queries of group g - 1: exactly causal, so it decodes. The draft asks those of g
+          itself (routing="lookahead", UNSAFE: up to m s - 1 future tokens choose what is seen, and a loss or perplexity
+          measured with it says nothing; for comparisons alone, it cannot decode). The dedup is stable, the ragged last
+          group is routed as the others, padding lies on the right. positions="selected" and "selected_absolute" are our
+          reading of the abstract ("position encoding only on the selected tokens"), which no code shows
+Checked   a list-based definition in float64, written apart, with gradients; changes of later q, k and v, to the bit;
+          token by token against one pass
+Training  fine-tuning or from scratch; beside it a frequency method for a longer window (the authors: crd_ntk)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from longspan.equation import RegionSelection
+from longspan.errors import MethodError
+from longspan.regions import RegionRule, Sizes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectMerge(RegionSelection):
+    """Select-and-merge attention."""
+
+    region: int = 16
+    """s: tokens of a region."""
+    top: int = 512
+    """c: regions that a group sees, its own among them; a multiple of merge. No longer input is attended densely."""
+    merge: int = 64
+    """m: regions of queries that share one choice."""
+    routing: Literal["shifted", "lookahead"] = "shifted"
+    """Whose queries choose: those of the group before, or the group's own as in the draft, which sees the future."""
+    positions: Literal["all", "selected", "selected_absolute"] = "all"
+    """Turn before choosing; or choose un-rotated and turn only what was selected: at compact positions below c s,
+    whatever the length, or at the original ones."""
+    eligible: Literal["draft", "before_group"] = "draft"
+    """What the r-th member of a group may choose: up to the r-th region of the group before, or all before its own."""
+    route_heads: Literal["query", "kv"] = "query"
+    """One choice for each query head, or one for all that share a key head, by their mean query."""
+
+    def check(self) -> None:
+        self.sizes()
+
+    def sizes(self) -> Sizes:
+        """How a sequence is cut."""
+        return Sizes(region=self.region, top=self.top, merge=self.merge)
+
+    def rule(self) -> RegionRule:
+        return RegionRule(self.sizes(), self.routing, self.eligible, self.route_heads == "kv", self.positions)
+
+    def seen(self, q: Tensor, k: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        sizes, queries, keys = self.sizes(), q.shape[2], k.shape[2]
+        if queries != keys and keys > sizes.front:
+            raise MethodError(
+                f"SelectMerge chooses keys by earlier queries: give queries of all {keys} tokens, not of {queries}"
+            )
+        causal = torch.arange(keys, device=q.device) <= torch.arange(keys - queries, keys, device=q.device)[:, None]
+        seen = causal.repeat(*q.shape[:2], 1, 1)
+        share = q.shape[1] // k.shape[1]
+        for row in range(len(q)):
+            # padding on the right comes after all that its queries could choose for, unless they look ahead
+            length = keys if lengths is None or self.routing == "shifted" else lengths[row]
+            for head in range(q.shape[1]):
+                first = head // share * share
+                asking = q[row, first : first + share].mean(0) if self.route_heads == "kv" else q[row, head]
+                for group in range(sizes.groups(keys)):
+                    start = sizes.front + group * sizes.group
+                    chosen = self._chosen(asking[:length], k[row, head // share, :length], group)
+                    region_of_key = torch.arange(start, device=q.device) // self.region
+                    is_chosen = torch.isin(region_of_key, torch.tensor(chosen, device=q.device))
+                    seen[row, head, start : start + sizes.group, :start] = is_chosen
+        return seen
+
+    def _chosen(self, q: Tensor, k: Tensor, group: int) -> list[int]:
+        """The regions that a group attends to, by rank, for one head: q and k are `T D`."""
+        begin = self.top + group * self.merge
+        rankings = []
+        for region in range(begin, begin + self.merge):
+            router = region if self.routing == "lookahead" else region - self.merge
+            candidates = begin if self.eligible == "before_group" else region - self.merge + 1
+            asked = self._tokens(q, router)
+            if len(asked):
+                scores = [float(asked.mean(0) @ self._tokens(k, j).mean(0)) for j in range(candidates)]
+                rankings.append(sorted(range(candidates), key=lambda j: -scores[j]))
+        by_rank = [ranking[r] for r in range(begin) for ranking in rankings if r < len(ranking)]
+        return list(dict.fromkeys(by_rank))[: self.top - self.merge]
+
+    def _tokens(self, x: Tensor, region: int) -> Tensor:
+        return x[region * self.region : (region + 1) * self.region]
