@@ -166,3 +166,14 @@ def test_a_class_with_code_of_its_own_is_refused_rather_than_dropped(tiny_model:
     model.__class__ = type("TheirForCausalLM", (LlamaForCausalLM,), {})
     with pytest.raises(FamilyError, match="TheirForCausalLM is built on LlamaForCausalLM and has code"):
         ls.extend(model, "yarn", target_length=TARGET)
+
+
+def test_a_selection_makes_room_for_another_and_a_front_that_holds_all_is_plain_attention(tiny_model: Maker) -> None:
+    model, plain = tiny_model("llama"), tiny_model("llama")
+    ls.extend(model, "select_merge(region=4,top=4,merge=2)", target_length=64)
+    chosen = logits(model, ids())
+    with ls.extend(model, "select_merge(region=4,top=16,merge=2)", target_length=64):
+        assert format_methods(current_methods(model)) == "select_merge(region=4, top=16, merge=2)"
+        torch.testing.assert_close(logits(model, ids())[:, :64], logits(plain, ids())[:, :64])
+    assert torch.equal(logits(model, ids()), chosen)
+    assert not torch.equal(chosen, logits(plain, ids()))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedConfig
 
-from longspan.equation import Bands, Bias, Feature, Frequency, Method, Scale
+from longspan.equation import Bands, Bias, Feature, Frequency, Method, Scale, Selection
 from longspan.errors import LengthError, MethodError
 from longspan.lengths import format_length
 from longspan.registry import format_methods
@@ -76,8 +76,11 @@ def kept_methods(
 
 
 def methods_that_stay(before: Sequence[Method], added: Sequence[Method], *, again: bool) -> tuple[Method, ...]:
-    """The methods in force less those whose place new ones take when a model is extended again."""
-    return tuple(old for old in before if not (again and _is_replaced(old, added)))
+    """The methods in force less those whose place new ones take.
+
+    A selection makes room for another at any time, since it lengthens nothing; the rest does if a model is extended again.
+    """
+    return tuple(old for old in before if not ((again or isinstance(old, Selection)) and _is_replaced(old, added)))
 
 
 def without_training(before: Sequence[Method], added: Sequence[Method]) -> tuple[Method, ...]:
