@@ -78,7 +78,7 @@ def kept_methods(
 def methods_that_stay(before: Sequence[Method], added: Sequence[Method], *, again: bool) -> tuple[Method, ...]:
     """The methods in force less those whose place new ones take.
 
-    A selection makes room for another at any time, since it lengthens nothing; the rest does if a model is extended again.
+    A selection makes room for another at any time, since it lengthens nothing; the rest, if a model is extended again.
     """
     return tuple(old for old in before if not ((again or isinstance(old, Selection)) and _is_replaced(old, added)))
 
