@@ -39,14 +39,23 @@ class Ratio:
 
 
 def take_turns(
-    contestants: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 5, label: str = ""
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    least: int = 5,
+    warm_up: bool = True,
+    label: str = "",
 ) -> dict[str, list[float]]:
     """Seconds of each call, turn by turn: one warm-up turn, then turns until `seconds` have gone, at least `least`.
 
     The order within a turn rotates, so that nobody always follows the same neighbour.
+
+    Args:
+        warm_up: whether there is a first turn that does not count; calls of many seconds can do without.
     """
-    for call in contestants.values():
-        call()
+    if warm_up:
+        for call in contestants.values():
+            call()
     times: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     start = time.perf_counter()
