@@ -1,5 +1,6 @@
 """Surgery on Hugging Face models: plan what changes, apply it in place, undo it to the bit, save and load it."""
 
+from longspan.surgery.bounded_cache import BoundedCache
 from longspan.surgery.cache import CollinearCache
 from longspan.surgery.patch import Patch, extend
 from longspan.surgery.plan import Change, Plan, current_methods, is_extended, original_length, plan, target_length
@@ -10,6 +11,7 @@ from longspan.surgery.start import FIT_WINDOWS, STARTS, Start, convert
 __all__ = [
     "FIT_WINDOWS",
     "STARTS",
+    "BoundedCache",
     "Change",
     "CollinearCache",
     "Patch",
