@@ -44,6 +44,7 @@ def take_turns(
     seconds: float,
     least: int = 5,
     warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
     label: str = "",
 ) -> dict[str, list[float]]:
     """Seconds of each call, turn by turn: one warm-up turn, then turns until `seconds` have gone, at least `least`.
@@ -52,6 +53,7 @@ def take_turns(
 
     Args:
         warm_up: whether there is a first turn that does not count; calls of many seconds can do without.
+        clock: what times a call; `time.process_time` counts what the processor did for it, on however many threads.
     """
     if warm_up:
         for call in contestants.values():
@@ -64,9 +66,9 @@ def take_turns(
             turn = len(times[names[0]]) % len(names)
             for name in names[turn:] + names[:turn]:
                 gc.collect()
-                before = time.perf_counter()
+                before = clock()
                 contestants[name]()
-                times[name].append(time.perf_counter() - before)
+                times[name].append(clock() - before)
             bar.update()
     return times
 

@@ -1,6 +1,7 @@
 """What select-and-merge saves against dense causal attention, and how both grow with the length.
 
-One layer's attention in float32, routing included. The lengths from 64k on take few turns, so that the suite ends
+One layer's attention in float32, routing included, on one thread and by the time of the processor, to which other work
+on the machine adds little. The lengths from 64k on take few turns, so that the suite ends
 within a quarter of an hour on a processor that is free.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -22,7 +24,7 @@ from longspan.records import Record
 
 HEADS, HEAD_DIM = 2, 64
 SIZES = Sizes(region=16, top=512, merge=64)
-TURNS = {4096: 5, 8192: 5, 16384: 5, 32768: 3, 65536: 3, 131072: 2}
+TURNS = {4096: 5, 8192: 5, 16384: 5, 32768: 3, 65536: 2, 131072: 2}
 """Turns at the least, by length."""
 COLD_FROM = 32768
 """From this length on a warm-up would cost more than it is worth."""
@@ -47,24 +49,30 @@ WAYS = {DENSE: dense, OURS: select_merge}
 
 def select_merge_costs(seconds: float) -> Iterator[Record]:
     """Ratios of dense over ours in time (paired) and peak memory (a process each), seconds, and fitted exponents."""
-    for task, make in (("forward", _forward), ("backward", _backward)):
-        fastest: dict[str, list[float]] = {name: [] for name in WAYS}
-        for length, least in TURNS.items():
-            calls = {name: make(way, length) for name, way in WAYS.items()}
-            times = take_turns(
-                calls, seconds=seconds, least=least, warm_up=length < COLD_FROM, label=f"{task} {length}"
-            )
-            found = ratio(times, DENSE, OURS)
-            print(f"{task:12} {length:6} {found}", flush=True)
-            yield found.record(f"select-merge, {task}", length)
-            for name in WAYS:
-                fastest[name].append(min(times[name]))  # a busy machine only adds
-                yield _record(name, task, "seconds", fastest[name][-1], length, n=len(times[name]))
-        for name, value in exponents(list(TURNS), fastest).items():
-            print(f"{task:12} {name}: time grows as the length to the {value:.2f} from {FIT_FROM} on", flush=True)
-            yield _record(name, task, "exponent", value, max(TURNS), n=sum(length >= FIT_FROM for length in TURNS))
-    for task in ("forward", "backward"):
-        yield from _memory(task)
+    for task in MAKERS:
+        yield from time_costs(task, seconds)
+        yield from memory_costs(task)
+
+
+def time_costs(task: str, seconds: float) -> Iterator[Record]:
+    """What the task, "forward" or "backward", takes on one thread: ratios and seconds by length, and the exponents."""
+    torch.set_num_threads(1)
+    fastest: dict[str, list[float]] = {name: [] for name in WAYS}
+    for length, least in TURNS.items():
+        calls = {name: MAKERS[task](way, length) for name, way in WAYS.items()}
+        warm_up = length < COLD_FROM
+        times = take_turns(
+            calls, seconds=seconds, least=least, warm_up=warm_up, clock=time.process_time, label=f"{task} {length}"
+        )
+        found = ratio(times, DENSE, OURS)
+        print(f"{task:12} {length:6} {found}", flush=True)
+        yield found.record(f"select-merge, {task}", length)
+        for name in WAYS:
+            fastest[name].append(min(times[name]))  # a busy machine only adds
+            yield _record(name, task, "seconds", fastest[name][-1], length, n=len(times[name]))
+    for name, value in exponents(list(TURNS), fastest).items():
+        print(f"{task:12} {name}: time grows as the length to the {value:.2f} from {FIT_FROM} on", flush=True)
+        yield _record(name, task, "exponent", value, max(TURNS), n=sum(length >= FIT_FROM for length in TURNS))
 
 
 def exponents(lengths: Sequence[int], fastest: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -92,7 +100,11 @@ def _backward(way: Callable[..., Tensor], length: int) -> Callable[[], object]:
     return lambda: torch.autograd.grad(output, given, weight, retain_graph=True)
 
 
-def _memory(task: str) -> Iterator[Record]:
+MAKERS = {"forward": _forward, "backward": _backward}
+
+
+def memory_costs(task: str) -> Iterator[Record]:
+    """Peaks of both up to 32k, the ratio of ours to dense, and ours at the longest length."""
     for length in (*MEMORY_LENGTHS, max(TURNS)):
         names = WAYS if length in MEMORY_LENGTHS else (OURS,)
         found = {name: _peak_bytes(name, task, length) for name in names}
