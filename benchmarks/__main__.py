@@ -14,6 +14,7 @@ import torch
 from benchmarks.cache import cache_costs
 from benchmarks.coca_cost import model_costs, released_costs
 from benchmarks.memory import memory_costs
+from benchmarks.select_merge import select_merge_costs
 from benchmarks.train_loop import loop_costs
 from benchmarks.train_short import short_costs
 from benchmarks.training_free import training_free_costs
@@ -29,6 +30,7 @@ SUITES: dict[str, Callable[[float], Iterator[Record]]] = {
     "train-short": short_costs,
     "training-free": training_free_costs,
     "memory": memory_costs,
+    "select-merge": select_merge_costs,
 }
 
 

@@ -39,14 +39,25 @@ class Ratio:
 
 
 def take_turns(
-    contestants: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 5, label: str = ""
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    least: int = 5,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+    label: str = "",
 ) -> dict[str, list[float]]:
     """Seconds of each call, turn by turn: one warm-up turn, then turns until `seconds` have gone, at least `least`.
 
     The order within a turn rotates, so that nobody always follows the same neighbour.
+
+    Args:
+        warm_up: whether there is a first turn that does not count; calls of many seconds can do without.
+        clock: what times a call; `time.process_time` counts what the processor did for it, on however many threads.
     """
-    for call in contestants.values():
-        call()
+    if warm_up:
+        for call in contestants.values():
+            call()
     times: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     start = time.perf_counter()
@@ -55,9 +66,9 @@ def take_turns(
             turn = len(times[names[0]]) % len(names)
             for name in names[turn:] + names[:turn]:
                 gc.collect()
-                before = time.perf_counter()
+                before = clock()
                 contestants[name]()
-                times[name].append(time.perf_counter() - before)
+                times[name].append(clock() - before)
             bar.update()
     return times
 

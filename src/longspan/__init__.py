@@ -16,6 +16,7 @@ _NAMES = {
     "Window": "longspan.equation",
     "reference_attention": "longspan.reference",
     "attention": "longspan.kernels.dense",
+    "BoundedCache": "longspan.surgery",
     "CollinearCache": "longspan.surgery",
     "Patch": "longspan.surgery",
     "Plan": "longspan.surgery",

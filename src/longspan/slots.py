@@ -202,6 +202,11 @@ class Bands(Method):
         """Bands that do not overlap; a key in none of them is not seen. Keys behind a query are never seen."""
         raise NotImplementedError
 
+    def kept(self, window: Window) -> tuple[int, int] | None:
+        """First tokens and nearest ones (the query's own among them) beside which no query sees any; None: no bound."""
+        del window
+        return None
+
 
 class Draw(NamedTuple):
     """What stands in one training window, and where."""

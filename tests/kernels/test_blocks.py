@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from longspan.kernels import blocks
 from longspan.kernels.blocks import (
     Piece,
     attend_block,
     attend_pieces,
+    cuda_flash_block,
+    cuda_flash_gradients,
     flash_block,
     flash_gradients,
     merge_blocks,
@@ -73,3 +76,44 @@ def test_capped_logits_equal_one_softmax():
     )
     logits = (2 * torch.tanh(q @ k.mT * 0.5 / 2)).masked_fill(~seen, -torch.inf)
     torch.testing.assert_close(found, logits.softmax(-1) @ v, rtol=0, atol=1e-14)
+
+
+def test_the_kernel_of_a_gpu_takes_the_calls_and_gives_the_shapes_of_the_plain_one():
+    """Without a GPU: torch's own shape rules check the arguments of both calls."""
+    q = torch.empty(2, 3, 48, 64, dtype=torch.bfloat16, device="meta")
+    k = torch.empty(2, 3, 80, 64, dtype=torch.bfloat16, device="meta")
+    output, logs = cuda_flash_block(q, k, k, False, None, 0.3)
+    plain = plain_block(q, k, k, False, None, 0.3)
+    assert [(x.shape, x.dtype) for x in (output, logs)] == [(x.shape, x.dtype) for x in plain]
+    gradients = cuda_flash_gradients(q, k, k, output, output, logs, False, None, 0.3)
+    assert [x.shape for x in gradients] == [q.shape, k.shape, k.shape]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_kernel_of_a_gpu_equals_the_plain_one_with_gradients(causal):
+    q, k, v, gradient = (draw(2, 3, 256, 64, seed=seed) for seed in range(4))
+    low = [x.to("cuda", torch.bfloat16) for x in (q, k, v, gradient)]
+    expected, logs = plain_block(q, k, v, causal, None, 0.125)
+    found, found_logs = cuda_flash_block(*low[:3], causal, None, 0.125)
+    assert (found.cpu().double() - expected).norm() < 1e-2 * expected.norm()
+    torch.testing.assert_close(found_logs.cpu().double(), logs, rtol=0, atol=2e-2)
+    slow = plain_gradients(q, k, v, gradient, expected, logs, causal, None, 0.125)
+    fast = cuda_flash_gradients(*low, found, found_logs, causal, None, 0.125)
+    for one, other in zip(fast, slow, strict=True):
+        assert (one.cpu().double() - other).norm() < 2e-2 * other.norm()
+
+
+def test_a_block_that_no_gpu_kernel_takes_says_so_once(caplog):
+    q = torch.empty(1, 1, 8, 16, dtype=torch.float32)
+    reason = blocks.why_not_flash(q, q, q, None)
+    assert "float32" in reason
+    assert "bf16" in reason
+    for _ in range(2):
+        blocks.say_once(reason)
+    assert [record.message for record in caplog.records] == [reason]
+    half = q.to(torch.bfloat16)
+    assert blocks.why_not_flash(half, half, half, None) is None
+    assert "mask" in blocks.why_not_flash(half, half, half, torch.ones(1, 1, 8, 8, dtype=torch.bool))
+    odd = half[..., :7]
+    assert "heads of 7" in blocks.why_not_flash(odd, odd, odd, None)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from longspan.equation import Window
 from longspan.errors import MethodError
-from longspan.kernels.select_merge import Sizes, pooled, select_merge_attention, select_regions
+from longspan.kernels.select_merge import pooled, select_merge_attention, select_regions
+from longspan.regions import Sizes
 from longspan.rotation import rotate_pairs, rotation_tables
 from select_merge_definition import attention, choices
 
@@ -212,3 +213,46 @@ def test_pooling_a_ragged_end_takes_the_mean_of_what_is_there():
 def test_sizes_that_do_not_fit_are_refused_in_one_line(values, message):
     with pytest.raises(MethodError, match=message):
         Sizes(**dict(zip(("region", "top", "merge"), values, strict=True)))
+
+
+def test_a_choice_that_all_members_agree_on_is_ranked_deep_enough():
+    """Their first ranks hold the same few regions, so the union of few ranks is too small."""
+    sizes = Sizes(region=1, top=64, merge=16)
+    q, k, _ = make(200)
+    q = q * 1e-3 + torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    chosen = choices(q, k, sizes)
+    assert select_regions(q, k, sizes)[0, 1].tolist() == [sorted(ids) for ids in chosen[0][1]]
+
+
+@pytest.mark.parametrize(
+    "failure", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_names_the_setting_that_halves_it(failure, monkeypatch):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr("longspan.kernels.groups.attend_block", fail)
+    with pytest.raises(MethodError, match=r"at 120 tokens: half the top \(8\) halves the keys"):
+        run(*make(120), SMALL)
+
+
+@pytest.mark.gpu
+def test_a_gpu_in_bfloat16_stays_near_the_definition_without_waiting_for_the_host():
+    sizes = Sizes(region=16, top=32, merge=8)
+    q, k, v = make(1500, heads=4, key_heads=2, width=64)
+    regions = select_regions(q, k, sizes)
+    weight = torch.randn(1, 4, 1500, 64, dtype=torch.float64)
+    slow = [x.requires_grad_() for x in (q, k, v)]
+    expected = select_merge_attention(*slow, sizes, regions=regions)
+    gradients = torch.autograd.grad((expected * weight).sum(), slow)
+    fast = [x.detach().to("cuda", torch.bfloat16).requires_grad_() for x in slow]
+    regions, weight = regions.cuda(), weight.to("cuda", torch.bfloat16)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        select_regions(*fast[:2], sizes)
+        found = select_merge_attention(*fast, sizes, regions=regions)
+        found_gradients = torch.autograd.grad((found * weight).sum(), fast)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, other in zip((found, *found_gradients), (expected, *gradients), strict=True):
+        assert (one.cpu().double() - other).norm() < 2e-2 * other.norm()

@@ -1,4 +1,4 @@
-"""One clean forward pass with bounded memory: hidden states of whole rows, logits for the needed positions only."""
+"""One clean pass with bounded memory: rows in one forward or in chunks, logits for the needed positions only."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from longspan.errors import CheckpointError, DataError, FamilyError
+from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, takes_chunks
 from longspan.surgery.families import PREFIX
 
 _LOGIT_ELEMENTS = 1 << 24
@@ -30,6 +31,8 @@ _AFTER_HEAD: dict[str, tuple[tuple[str, ...], Callable[[float, Tensor], Tensor]]
 
 _TOKENS_PER_BATCH = {"cpu": 8192}
 _TOKENS_PER_BATCH_ACCELERATOR = 65536
+_ROW_IN_BATCHES = 4
+"""A row longer than so many batches is read in chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,25 @@ def rows_per_batch(model: PreTrainedModel, length: int, batch_size: int | None) 
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}: it must be at least 1")
         return batch_size
-    return max(1, _TOKENS_PER_BATCH.get(model.device.type, _TOKENS_PER_BATCH_ACCELERATOR) // length)
+    return max(1, _tokens_per_batch(model) // length)
+
+
+def _tokens_per_batch(model: PreTrainedModel) -> int:
+    return _TOKENS_PER_BATCH.get(model.device.type, _TOKENS_PER_BATCH_ACCELERATOR)
+
+
+def chunk_size(model: PreTrainedModel, length: int) -> int | None:
+    """Tokens of a chunk, if rows of `length` tokens are to be read in chunks."""
+    size = _tokens_per_batch(model)
+    return size if length > _ROW_IN_BATCHES * size and takes_chunks(model) else None
 
 
 def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> Scores:
     """Score the tokens rows[row[i], column[i]], each given everything to its left in its row.
 
-    A fresh forward: no cache, no mask, positions 0 .. T-1 as the model makes them. `attention_mask` stays None and
-    `position_ids` untouched, since transformers reads unusual positions as borders between packed documents.
+    A fresh forward: no mask, positions 0 .. T-1 as the model makes them. `attention_mask` stays None and `position_ids`
+    untouched, since transformers reads unusual positions as borders between packed documents. Long rows are read in
+    chunks, with the result of one forward.
 
     Args:
         model: a causal language model of transformers that `check_finite` lets pass.
@@ -83,15 +97,29 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
     rows = rows.to(model.device)
     row, column = row.to(model.device), column.to(model.device)
     targets = rows[row, column]
-    hidden = model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state
-    chunk = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
-    nll, choice = [], []
-    for start in range(0, len(targets), chunk):
-        part = slice(start, start + chunk)
-        logits = head(hidden[row[part], column[part] - 1]).float()
-        nll.append(F.cross_entropy(logits, targets[part], reduction="none"))
-        choice.append(logits.argmax(dim=-1))
-    return Scores(nll=torch.cat(nll).cpu().double(), choice=torch.cat(choice).cpu())
+    step = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
+    nll = torch.empty(len(targets), dtype=torch.float64)
+    choice = torch.empty(len(targets), dtype=torch.long)
+    with _reading(model, rows) as parts:
+        for start, hidden in parts:
+            place = column - 1 - start
+            here = ((place >= 0) & (place < hidden.shape[1])).nonzero()[:, 0]
+            for part in here.split(step):
+                logits = head(hidden[row[part], place[part]]).float()
+                nll[part.cpu()] = F.cross_entropy(logits, targets[part], reduction="none").cpu().double()
+                choice[part.cpu()] = logits.argmax(dim=-1).cpu()
+    return Scores(nll=nll, choice=choice)
+
+
+@contextlib.contextmanager
+def _reading(model: PreTrainedModel, rows: Tensor) -> Iterator[Iterator[tuple[int, Tensor]]]:
+    """Stretches of the rows with their last hidden states: first column, and `[B, stretch, hidden]`."""
+    size = chunk_size(model, rows.shape[1])
+    if size is None:
+        yield iter([(0, model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state)])
+        return
+    with attending_to_cache(model, rows.shape[1]):
+        yield hidden_in_chunks(model, rows, size)
 
 
 def check_finite(model: PreTrainedModel, length: int) -> None:

@@ -14,6 +14,7 @@ generated one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longspan.data.passkey import PasskeySample, PasskeyTemplate, random_key
 from longspan.errors import DataError
-from longspan.evaluate.forward import evaluating, rows_per_batch, score
+from longspan.evaluate.chunks import attending_to_cache
+from longspan.evaluate.forward import chunk_size, evaluating, rows_per_batch, score
 
 Decoding = Literal["auto", "forced", "generate"]
 Filler = Literal["template"] | Sequence[int]
@@ -151,15 +153,18 @@ def _generate(
         for start in range(0, len(alike), rows):
             batch = alike[start : start + rows]
             prompts = torch.tensor([samples[trial].prompt_ids for trial in batch], device=model.device)
-            answers = model.generate(
-                prompts,
-                attention_mask=torch.ones_like(prompts),
-                max_new_tokens=_NEW_TOKENS,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,
-                pad_token_id=pad,  # only stands after an end of text, where nothing is read
-            )
+            size = chunk_size(model, prompts.shape[1])
+            with contextlib.nullcontext() if size is None else attending_to_cache(model, prompts.shape[1]):
+                answers = model.generate(
+                    prompts,
+                    attention_mask=torch.ones_like(prompts),
+                    max_new_tokens=_NEW_TOKENS,
+                    do_sample=False,
+                    num_beams=1,
+                    repetition_penalty=1.0,
+                    pad_token_id=pad,  # only stands after an end of text, where nothing is read
+                    prefill_chunk_size=size,
+                )
             texts = tokenizer.batch_decode(answers[:, prompts.shape[1] :], skip_special_tokens=True)
             right |= {trial: _digits(text) == str(samples[trial].key) for trial, text in zip(batch, texts, strict=True)}
     return [right[trial] for trial in range(len(samples))]

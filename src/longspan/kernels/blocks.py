@@ -6,14 +6,20 @@ block needs only the output and the logarithm of the whole: no block has to know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 Block = tuple[Tensor, Tensor]
 """Output `B H T V` and log of the sum of exp(logit) `B H T`."""
+Gradients = tuple[Tensor, Tensor, Tensor]
+"""Of q, k and v."""
 
 
 class Piece(NamedTuple):
@@ -86,8 +92,7 @@ def attend_block(
         causal: T = S, and each query sees the keys up to its own.
         seen: as in `Piece`.
     """
-    way = flash_block if q.device.type == "cpu" else plain_block
-    output, logs = way(q, k, v, causal, seen, scaling)
+    output, logs = _ways(q, k, v, seen)[0](q, k, v, causal, seen, scaling)
     if seen is not None:
         blind = ~seen.any(-1)
         output, logs = output.masked_fill(blind[..., None], 0.0), logs.masked_fill(blind, -torch.inf)
@@ -114,11 +119,45 @@ def block_gradients(
     causal: bool = False,
     seen: Tensor | None = None,
     scaling: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """Gradients of q, k and v through one block, given output and logarithm of all blocks merged."""
     logs = logs.masked_fill(logs.isneginf(), 0.0)  # a query that sees no key: its weights stay 0
-    way = flash_gradients if q.device.type == "cpu" else plain_gradients
-    return way(q, k, v, gradient, output, logs, causal, seen, scaling)
+    return _ways(q, k, v, seen)[1](q, k, v, gradient, output, logs, causal, seen, scaling)
+
+
+def _ways(
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None
+) -> tuple[Callable[..., Block], Callable[..., Gradients]]:
+    """The fastest kernel that takes such a block, and its backward."""
+    if q.device.type == "cpu":
+        return flash_block, flash_gradients
+    if q.device.type != "cuda":
+        return plain_block, plain_gradients
+    reason = why_not_flash(q, k, v, seen)
+    if reason is None:
+        return cuda_flash_block, cuda_flash_gradients
+    say_once(reason)
+    return plain_block, plain_gradients
+
+
+def why_not_flash(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> str | None:
+    """Why the flash kernel of a GPU does not take this block; None where it does."""
+    width = q.shape[-1]
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        return (
+            f"attention in blocks has no flash kernel for {q.dtype} on a GPU and makes all logits of a block: use bf16"
+        )
+    if not width == k.shape[-1] == v.shape[-1] or width % 8 or width > 256:
+        return f"attention in blocks has no flash kernel for heads of {width} on a GPU and makes all logits of a block"
+    if seen is not None:
+        return "attention in blocks has no flash kernel for masks on a GPU and makes all logits of masked blocks"
+    return None
+
+
+@functools.cache
+def say_once(reason: str) -> None:
+    """Log one line, the first time."""
+    logger.warning(reason)
 
 
 def flash_block(q: Tensor, k: Tensor, v: Tensor, causal: bool, seen: Tensor | None, scaling: float) -> Block:
@@ -139,10 +178,37 @@ def flash_gradients(
     causal: bool,
     seen: Tensor | None,
     scaling: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """The backward of `flash_block`."""
     dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         gradient, q, k, v, output, logs, 0.0, causal, attn_mask=_additive(seen, q.dtype), scale=scaling
+    )
+    return dq, dk, dv
+
+
+def cuda_flash_block(q: Tensor, k: Tensor, v: Tensor, causal: bool, seen: Tensor | None, scaling: float) -> Block:
+    """On a GPU, without a mask: the kernel behind torch's SDPA, in bf16 or float16."""
+    assert seen is None
+    output, logs, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scaling)
+    return output, logs
+
+
+def cuda_flash_gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    output: Tensor,
+    logs: Tensor,
+    causal: bool,
+    seen: Tensor | None,
+    scaling: float,
+) -> Gradients:
+    """The backward of `cuda_flash_block`, called as torch's own ring attention calls it."""
+    assert seen is None
+    unused = torch.empty(2, dtype=torch.uint64, device=q.device)  # the state of dropout, of which there is none
+    dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_backward(
+        gradient, q, k, v, output, logs, None, None, q.shape[2], k.shape[2], 0.0, causal, unused, unused, scale=scaling
     )
     return dq, dk, dv
 
@@ -164,7 +230,7 @@ def plain_gradients(
     causal: bool,
     seen: Tensor | None,
     scaling: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """The backward of `plain_block`."""
     weights = (_logits(q, k, causal, seen, scaling) - logs[..., None]).exp()
     gradient = gradient.to(weights.dtype)

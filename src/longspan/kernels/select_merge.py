@@ -10,21 +10,14 @@ regions of the past, picked by pooled q . pooled k, and the group itself. The fi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from longspan.kernels.blocks import attend_block, block_gradients, merge_blocks
-from longspan.regions import Eligible, Routing
-from longspan.regions import Sizes as Sizes
-
-Turn = Callable[[Tensor, int], Tensor]
-"""Rotates `... T W` whose first token stands at the given position."""
+from longspan.kernels.groups import RoutedGroups, Turn
+from longspan.regions import Eligible, Routing, Sizes
 
 
 def select_merge_attention(
@@ -60,7 +53,7 @@ def select_merge_attention(
     )
     if length <= sizes.front:
         return head
-    routed = _Routed.apply(q, k, v, regions, sizes, turn, scaling)
+    routed = RoutedGroups.apply(q, k, v, regions, sizes, turn, scaling)
     return torch.cat((head, routed), dim=2)
 
 
@@ -108,13 +101,17 @@ def select_regions(
 
 def pooled(x: Tensor, sizes: Sizes, lengths: Tensor | None = None) -> Tensor:
     """Mean of each region, `B H T D` -> `B H n D` in float32 at least; the ragged last one over the tokens it has."""
-    length = x.shape[2]
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    end = torch.full((x.shape[0],), length, device=x.device) if lengths is None else lengths.to(x.device)
-    valid = torch.arange(length, device=x.device) < end[:, None]
-    x = functional.pad(x * valid[:, None, :, None], (0, 0, 0, -length % sizes.region))
-    count = functional.pad(valid, (0, -length % sizes.region)).unflatten(1, (-1, sizes.region)).sum(-1)
-    return x.unflatten(2, (-1, sizes.region)).sum(3) / count.clamp(min=1)[:, None, :, None]
+    length, dtype = x.shape[2], torch.promote_types(x.dtype, torch.float32)
+    starts = torch.arange(0, length, sizes.region, device=x.device)
+    end = torch.full((x.shape[0],), length, device=x.device)
+    if lengths is not None:
+        end = lengths.to(x.device)
+        x = x * (torch.arange(length, device=x.device) < end[:, None])[:, None, :, None]
+    whole = length - length % sizes.region
+    sums = x[:, :, :whole].unflatten(2, (-1, sizes.region)).sum(3, dtype=dtype)
+    if whole < length:
+        sums = torch.cat((sums, x[:, :, whole:].sum(2, keepdim=True, dtype=dtype)), dim=2)
+    return sums / (end[:, None] - starts).clamp(1, sizes.region)[:, None, :, None]
 
 
 def _choice(
@@ -133,8 +130,8 @@ def _choice(
     scores = routers @ keys[:, :, :first].transpose(-1, -2)
     members, candidates = scores.shape[-2:]
     if eligible == "draft":
-        member, candidate = torch.arange(members, device=scores.device), torch.arange(first, device=scores.device)
-        scores = scores.masked_fill(candidate > first - sizes.merge + member[:, None], -math.inf)
+        later = torch.ones(members, sizes.merge, dtype=torch.bool, device=scores.device).triu(1)
+        scores[..., -sizes.merge :].masked_fill_(later, -math.inf)
     absent = None
     if routing == "lookahead" and lengths is not None:  # members made of padding alone have nothing to say
         absent = (start + torch.arange(members, device=scores.device)) * sizes.region >= lengths[:, None]
@@ -145,122 +142,27 @@ def _choice(
 def _fair_union(scores: Tensor, wanted: int, candidates: int, absent: Tensor | None) -> Tensor:
     """The first `wanted` distinct candidates when the members' rankings are read rank by rank, ascending.
 
-    Rankings are made only as deep as needed: at `wanted` ranks a single member would do.
+    Rankings are made only as deep as needed: at `wanted` ranks a single member would do. A GPU makes them that deep at
+    once, since it ranks faster than it can tell how deep is enough.
     """
     members = scores.shape[-2]
-    depth = min(wanted, 2 * math.ceil(wanted / members))
     never = members * candidates
+    depth = wanted if scores.device.type == "cuda" else min(wanted, 2 * math.ceil(wanted / members))
     while True:
-        picks = scores.topk(depth, dim=-1).indices
-        order = (
-            torch.arange(depth, device=scores.device) * members + torch.arange(members, device=scores.device)[:, None]
-        )
-        order = order.expand_as(picks)
-        if absent is not None:
-            order = order.masked_fill(absent[:, None, :, None], never)
-        best = torch.full((*scores.shape[:-2], candidates), never, device=scores.device)
-        best = best.scatter_reduce(-1, picks.flatten(-2), order.flatten(-2), "amin")
-        if depth == wanted or bool(((best < never).sum(-1) >= wanted).all()):
+        best = _best_places(scores, depth, never, absent)
+        found = wanted if depth == wanted else int((best < never).sum(-1).min())
+        if found >= wanted:
             return best.topk(wanted, dim=-1, largest=False).indices.sort(-1).values
-        depth = min(wanted, 2 * depth)
+        depth = min(wanted, math.ceil(depth * 1.5 * wanted / found))  # repeats grow with the depth: half as much again
 
 
-class _Routed(torch.autograd.Function):
-    """The groups behind the front, one at a time: their gathered keys are never kept, the backward gathers anew."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, regions: Tensor, sizes: Sizes, turn: Turn | None, scaling: float
-    ) -> Tensor:
-        output = q.new_empty(*q.shape[:2], q.shape[2] - sizes.front, v.shape[-1])
-        logs = torch.empty(output.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
-        for group in _groups(q, k, v, regions, sizes, turn):
-            past = attend_block(group.query, group.keys, group.values, causal=False, scaling=scaling)
-            own = attend_block(group.query, group.own_keys, group.own_values, causal=True, scaling=scaling)
-            output[:, :, group.rows], logs[:, :, group.rows] = merge_blocks(past, own)
-        ctx.save_for_backward(q, k, v, regions, output, logs)
-        ctx.rest = sizes, turn, scaling
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, regions, output, logs = ctx.saved_tensors
-        sizes, turn, scaling = ctx.rest
-        gradients = tuple(torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
-        for group in _groups(q, k, v, regions, sizes, turn, differentiable=turn is not None):
-            parts = (gradient[:, :, group.rows], output[:, :, group.rows], logs[:, :, group.rows])
-            past = block_gradients(group.query, group.keys, group.values, *parts, causal=False, scaling=scaling)
-            own = block_gradients(group.query, group.own_keys, group.own_values, *parts, causal=True, scaling=scaling)
-            group.add_gradients(gradients, past, own, regions.shape[1])
-        return *(total.to(x.dtype) for total, x in zip(gradients, (q, k, v), strict=True)), None, None, None, None
-
-
-@dataclass(slots=True)
-class _Group:
-    """One group's queries, and copies of the keys and values that it attends to, one for each query head."""
-
-    rows: slice
-    """Its place behind the front."""
-    tokens: slice
-    """Its place in the sequence."""
-    picked: Tensor
-    """`B H K*s`: places of the selected keys in the sequence."""
-    leaves: tuple[Tensor, ...]
-    """Query, selected keys and own keys before they are turned."""
-    query: Tensor
-    keys: Tensor
-    values: Tensor
-    own_keys: Tensor
-    own_values: Tensor
-    turned: bool
-    """Whether query and keys were made from the leaves in a way that gradients can go back."""
-
-    def add_gradients(
-        self, totals: tuple[Tensor, ...], past: tuple[Tensor, ...], own: tuple[Tensor, ...], routed_heads: int
-    ) -> None:
-        """Add this group's share to the gradients of q, k and v."""
-        query, keys, own_keys = past[0] + own[0], past[1], own[1]
-        if self.turned:
-            outputs = (self.query, self.keys, self.own_keys)
-            query, keys, own_keys = torch.autograd.grad(outputs, self.leaves, (query, keys, own_keys))
-        totals[0][:, :, self.tokens] += query
-        for total, selected, mine in ((totals[1], keys, own_keys), (totals[2], past[2], own[2])):
-            heads = total.shape[1]
-            share = selected.shape[1] // heads
-            total[:, :, self.tokens] += mine.unflatten(1, (heads, share)).sum(2)
-            places = self.picked.unflatten(1, (heads, share)).flatten(2)
-            width = selected.shape[-1]
-            flat = selected.unflatten(1, (heads, share)).flatten(2, 3).to(total.dtype)
-            total.scatter_add_(2, places[..., None].expand(*places.shape, width), flat)
-
-
-def _groups(
-    q: Tensor, k: Tensor, v: Tensor, regions: Tensor, sizes: Sizes, turn: Turn | None, *, differentiable: bool = False
-) -> Iterator[_Group]:
-    heads, length = q.shape[1], q.shape[2]
-    share = heads // k.shape[1]
-    inside = torch.arange(sizes.region, device=q.device)
-    for number in range(regions.shape[2]):
-        start = sizes.front + number * sizes.group
-        tokens = slice(start, min(start + sizes.group, length))
-        picked = (regions[:, :, number, :, None] * sizes.region + inside).flatten(2)  # B R K*s
-        picked = picked.repeat_interleave(heads // picked.shape[1], dim=1)
-        keys, values = (_gathered(x, picked, share) for x in (k, v))
-        own_keys, own_values = (x[:, :, tokens].repeat_interleave(share, dim=1) for x in (k, v))
-        leaves: tuple[Tensor, ...] = (q[:, :, tokens], keys, own_keys)
-        query = leaves[0]
-        if turn is not None:
-            if differentiable:
-                leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
-            with torch.set_grad_enabled(differentiable):
-                compact = sizes.selected * sizes.region
-                query, keys, own_keys = turn(leaves[0], compact), turn(leaves[1], 0), turn(leaves[2], compact)
-        rows = slice(tokens.start - sizes.front, tokens.stop - sizes.front)
-        yield _Group(rows, tokens, picked, leaves, query, keys, values, own_keys, own_values, differentiable)
-
-
-def _gathered(x: Tensor, places: Tensor, share: int) -> Tensor:
-    """Rows of `B G T D` at `places` `B H S`, where `share` of the H heads read each of the G: `B H S D`."""
-    batch, heads, length, width = x.shape
-    rows = torch.arange(batch * heads, device=x.device).view(batch, heads).repeat_interleave(share, dim=1) * length
-    return x.reshape(-1, width).index_select(0, (rows[..., None] + places).flatten()).view(*places.shape, width)
+def _best_places(scores: Tensor, depth: int, never: int, absent: Tensor | None) -> Tensor:
+    """Where each candidate first stands when the members' first `depth` ranks are read rank by rank; or `never`."""
+    members, candidates = scores.shape[-2:]
+    picks = scores.topk(depth, dim=-1).indices
+    order = torch.arange(depth, device=scores.device) * members + torch.arange(members, device=scores.device)[:, None]
+    order = order.expand_as(picks)
+    if absent is not None:
+        order = order.masked_fill(absent[:, None, :, None], never)
+    best = torch.full((*scores.shape[:-2], candidates), never, device=scores.device)
+    return best.scatter_reduce(-1, picks.flatten(-2), order.flatten(-2), "amin")

@@ -72,6 +72,8 @@ class LongspanRotary(nn.Module):
 
     given: TrainingStep | None = None
     """Set by `placed`; without effect in evaluation mode."""
+    total: int = 0
+    """Set by `counted`: tokens that the input has at least, whatever the positions of this pass are."""
 
     def __init__(self, slots: Slots, window: Window, local: Terms | None = None):
         super().__init__()
@@ -100,7 +102,7 @@ class LongspanRotary(nn.Module):
             position_ids, step = self._in_training(position_ids)
             omega = slots.omega(window, step).to(position_ids.device)
         else:
-            omega = _frequencies(slots, window, position_ids)
+            omega = _frequencies(slots, window, position_ids, self.total)
         dtype = torch.promote_types(x.dtype, torch.float32)
         tau = None if slots.scale is None else slots.scale.scale(window, position_ids).to(dtype)
         start = slots.start(window)
@@ -150,10 +152,23 @@ def placed(model: nn.Module, positions: Int[Tensor, "B T"] | None, step: int = 0
             module.given = None
 
 
-def _frequencies(slots: Slots, window: Window, positions: Tensor) -> Tensor:
+@contextlib.contextmanager
+def counted(model: nn.Module, length: int) -> Iterator[None]:
+    """Inside, passes are parts of an input of `length` tokens: frequencies that follow the length follow it."""
+    found = [module for module in model.modules() if isinstance(module, LongspanRotary)]
+    for module in found:
+        module.total = length
+    try:
+        yield
+    finally:
+        for module in found:
+            module.total = 0
+
+
+def _frequencies(slots: Slots, window: Window, positions: Tensor, total: int) -> Tensor:
     """`F`, or `B F` where they follow the length: each row counts its own tokens, not its neighbours'."""
     if not slots.follows_length():
         return slots.omega(window).to(positions.device)
     lengths = (positions.max(-1).values + 1).tolist()
-    rows = [slots.omega(window.at(max(1, int(length)))) for length in lengths]
+    rows = [slots.omega(window.at(max(1, total, int(length)))) for length in lengths]
     return torch.stack(rows).to(positions.device)

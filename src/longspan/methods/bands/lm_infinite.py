@@ -35,8 +35,11 @@ class LmInfinite(Bands):
             if value is not None and value < 1:
                 raise MethodError(f"{name} must be at least 1, not {value}")
 
+    def kept(self, window: Window) -> tuple[int, int]:
+        return self.sinks, self.local or window.original_length
+
     def bands(self, window: Window) -> tuple[Band, ...]:
-        local = self.local or window.original_length
+        _, local = self.kept(window)
         limit = self.limit or local
         return (
             Band(lambda i: i - local + 1, lambda i: i, lambda i: i, lambda j: j),

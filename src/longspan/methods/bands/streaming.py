@@ -31,12 +31,16 @@ class Streaming(Bands):
         if self.recent is not None and self.recent < 1:
             raise MethodError(f"recent must be at least 1, not {self.recent}")
 
-    def bands(self, window: Window) -> tuple[Band, ...]:
+    def kept(self, window: Window) -> tuple[int, int]:
         recent = self.recent or window.original_length - self.sinks
         if recent < 1:
             raise MethodError(
                 f"{self.sinks} sinks leave no room in a window of {window.original_length}: take fewer, or set recent"
             )
+        return self.sinks, recent
+
+    def bands(self, window: Window) -> tuple[Band, ...]:
+        _, recent = self.kept(window)
         last = self.sinks + recent - 1
         return (
             Band(lambda i: i - recent + 1, lambda i: i, lambda i: i, lambda j: j),

@@ -1,0 +1,96 @@
+"""Inputs that one forward pass cannot hold are read in chunks, each attending to a cache of all before it.
+
+The result is that of one pass: positions go on, and frequencies that follow the length are those of the whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+
+from longspan.kernels.cached import cached_attention
+from longspan.surgery.families import FAMILIES, PREFIX
+from longspan.surgery.rotary import LongspanRotary, counted
+
+_NAME = "longspan_cached"
+"""Of the attention function. transformers makes no mask for a function that it has no kind of mask for."""
+_IMPLEMENTATIONS = ("eager", "sdpa")
+_FOLLOWING_ROPE = ("dynamic", "longrope")
+"""rope types of transformers whose cached keys were turned by the frequencies of a shorter length."""
+
+
+def takes_chunks(model: PreTrainedModel) -> bool:
+    """Whether chunks give what one pass gives: plain causal attention, or frequencies, features and scales of longspan.
+
+    Attention with a bias, in bands, soft-capped or to selected places reads an input in one pass.
+    """
+    config = model.config
+    family = FAMILIES.get(config.model_type.removeprefix(PREFIX))
+    if family is None or family.forward is not None or config._attn_implementation not in _IMPLEMENTATIONS:
+        return False
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return False
+    rotaries = [module for module in model.modules() if isinstance(module, LongspanRotary)]
+    if not rotaries:
+        rope = config.rope_parameters
+        kinds = [rope, *(part for part in rope.values() if isinstance(part, dict))]
+        return not any(kind.get("rope_type") in _FOLLOWING_ROPE for kind in kinds)
+    used = [rotary.slots for rotary in rotaries] + [rotary.local.slots for rotary in rotaries if rotary.local]
+    return all(
+        slots.bands is None and slots.bias is None and (slots.selection is None or not slots.selects(training=False))
+        for slots in used
+    )
+
+
+@contextlib.contextmanager
+def attending_to_cache(model: PreTrainedModel, length: int) -> Iterator[None]:
+    """Inside, forward passes attend to their cache without a mask, as parts of an input of `length` tokens.
+
+    Rows must be full: what a mask hides would be seen. The model must be one that `takes_chunks`.
+    """
+    before = model.config._attn_implementation
+    model.set_attn_implementation(_NAME)
+    try:
+        with counted(model, length):
+            yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def hidden_in_chunks(model: PreTrainedModel, rows: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    """The first column of each chunk of `size` tokens, and its last hidden states `[B, size, hidden]`.
+
+    To be read inside `attending_to_cache`.
+
+    Args:
+        rows: token ids, LongTensor [B, T].
+    """
+    cache, decoder = DynamicCache(config=model.config), model.get_decoder()
+    for start in range(0, rows.shape[1], size):
+        part = rows[:, start : start + size]
+        yield start, decoder(input_ids=part, past_key_values=cache, use_cache=True, return_dict=True).last_hidden_state
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """`cached_attention` in the form of transformers' attention functions."""
+    assert attention_mask is None, "rows of an input that is read in chunks are full"
+    scaling = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
+    return cached_attention(query, key, value, scaling=scaling, window=sliding_window).transpose(1, 2), None
+
+
+AttentionInterface.register(_NAME, _attend)
