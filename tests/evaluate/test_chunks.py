@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 import longspan as ls
 from longspan.data.passkey import PasskeySample
 from longspan.evaluate import forward
-from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, takes_chunks
+from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, saves_memory, takes_chunks
 from longspan.evaluate.trials import _generate
 
 LENGTH = 150
@@ -123,6 +123,16 @@ def test_passkey_answers_are_generated_from_prompts_in_chunks(
     samples = [PasskeySample([5] * length, [6], 12345) for length in (128, 129)]
     _generate(model, NoText(), samples, rows=1)
     assert given == {128: (None, "sdpa"), 129: (32, "longspan_cached")}
+
+
+def test_a_cache_larger_than_one_pass_is_not_made(tiny_model: Callable[[str], PreTrainedModel]):
+    """Llama-2-7B keeps 2 x 32 x 32 x 128 numbers a token; one layer of one pass holds 3 x 11008 + 4 x 4096."""
+    model = tiny_model("llama")
+    sizes = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "intermediate_size": 11008}
+    vars(model.config).update(sizes, num_key_value_heads=32, head_dim=128)
+    assert not saves_memory(model)
+    vars(model.config).update(num_key_value_heads=2)  # 16,384 numbers against 49,408
+    assert saves_memory(model)
 
 
 class NoText:

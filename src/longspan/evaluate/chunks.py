@@ -47,6 +47,19 @@ def takes_chunks(model: PreTrainedModel) -> bool:
     )
 
 
+def saves_memory(model: PreTrainedModel) -> bool:
+    """Whether the cache of all layers is smaller than what one pass without a cache holds of one layer.
+
+    Numbers a token: keys and values of all layers, against three of the MLP's width and four of the model's.
+    With a key head for every query head, or many layers, one pass is the smaller.
+    """
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cached: int = 2 * config.num_hidden_layers * heads * head_dim
+    return cached < 3 * config.intermediate_size + 4 * config.hidden_size
+
+
 @contextlib.contextmanager
 def attending_to_cache(model: PreTrainedModel, length: int) -> Iterator[None]:
     """Inside, forward passes attend to their cache without a mask, as parts of an input of `length` tokens.

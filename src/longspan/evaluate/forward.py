@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from longspan.errors import CheckpointError, DataError, FamilyError
-from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, takes_chunks
+from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, saves_memory, takes_chunks
 from longspan.surgery.families import PREFIX
 
 _LOGIT_ELEMENTS = 1 << 24
@@ -76,7 +76,8 @@ def _tokens_per_batch(model: PreTrainedModel) -> int:
 def chunk_size(model: PreTrainedModel, length: int) -> int | None:
     """Tokens of a chunk, if rows of `length` tokens are to be read in chunks."""
     size = _tokens_per_batch(model)
-    return size if length > _ROW_IN_BATCHES * size and takes_chunks(model) else None
+    long = length > _ROW_IN_BATCHES * size
+    return size if long and takes_chunks(model) and saves_memory(model) else None
 
 
 def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> Scores:
