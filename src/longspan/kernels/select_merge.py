@@ -19,6 +19,9 @@ from torch.nn import functional
 from longspan.kernels.groups import RoutedGroups, Turn
 from longspan.regions import Eligible, Routing, Sizes
 
+ROUTERS = 64
+"""Pooled queries that rank together: small groups choose several at a time."""
+
 
 def select_merge_attention(
     q: Float[Tensor, "B H T D"],
@@ -90,13 +93,16 @@ def select_regions(
     queries, keys = (pooled(x, sizes, lengths) for x in (q, k))
     if not per_key_head:
         keys = keys.repeat_interleave(share, dim=1)
+    # looking ahead, the last group may have fewer members than the others
+    together = max(1, ROUTERS // sizes.merge) if routing == "shifted" else 1
+    groups = range(since, sizes.groups(k.shape[2]))
     chosen = [
-        _choice(queries, keys, sizes, sizes.top + group * sizes.merge, behind, routing, eligible, lengths)
-        for group in range(since, sizes.groups(k.shape[2]))
+        _choices(queries, keys, sizes, groups[start : start + together], behind, routing, eligible, lengths)
+        for start in range(0, len(groups), together)
     ]
     if not chosen:
         return torch.empty(*queries.shape[:2], 0, sizes.selected, dtype=torch.long, device=q.device)
-    return torch.stack(chosen, dim=2)
+    return torch.cat(chosen, dim=2)
 
 
 def pooled(x: Tensor, sizes: Sizes, lengths: Tensor | None = None) -> Tensor:
@@ -114,38 +120,44 @@ def pooled(x: Tensor, sizes: Sizes, lengths: Tensor | None = None) -> Tensor:
     return sums / (end[:, None] - starts).clamp(1, sizes.region)[:, None, :, None]
 
 
-def _choice(
+def _choices(
     queries: Tensor,
     keys: Tensor,
     sizes: Sizes,
-    first: int,
+    groups: range,
     behind: int,
     routing: Routing,
     eligible: Eligible,
     lengths: Tensor | None,
 ) -> Tensor:
-    """The regions, `B R K`, for the group whose first region is `first`; the first `behind` regions have no queries."""
-    start = first if routing == "lookahead" else first - sizes.merge
-    routers = queries[:, :, start - behind : start - behind + sizes.merge]
-    scores = routers @ keys[:, :, :first].transpose(-1, -2)
-    members, candidates = scores.shape[-2:]
-    if eligible == "draft":
-        later = torch.ones(members, sizes.merge, dtype=torch.bool, device=scores.device).triu(1)
-        scores[..., -sizes.merge :].masked_fill_(later, -math.inf)
+    """The regions of some groups, `B R J K`; the first `behind` regions have no queries."""
+    count, merge = len(groups), sizes.merge
+    first = sizes.top + groups.start * merge
+    start = first if routing == "lookahead" else first - merge
+    routers = queries[:, :, start - behind : start - behind + count * merge]
+    scores = routers @ keys[:, :, : first + (count - 1) * merge].transpose(-1, -2)
+    scores = scores.unflatten(2, (count, -1))  # B R J m n
+    members = torch.arange(scores.shape[-2], device=scores.device)
+    last = members - merge if eligible == "draft" else torch.full_like(members, -1)
+    last = torch.arange(count, device=scores.device)[:, None] * merge + last  # counted from `first`, as columns are
+    column = torch.arange(-merge, (count - 1) * merge, device=scores.device)
+    scores[..., first - merge :].masked_fill_(column > last[..., None], -math.inf)
     absent = None
     if routing == "lookahead" and lengths is not None:  # members made of padding alone have nothing to say
-        absent = (start + torch.arange(members, device=scores.device)) * sizes.region >= lengths[:, None]
+        absent = (start + members) * sizes.region >= lengths[:, None]
         absent[:, 0] = False  # a group that is all padding chooses something, whatever
-    return _fair_union(scores, sizes.selected, candidates, absent)
+    return _fair_union(scores, sizes.selected, absent)
 
 
-def _fair_union(scores: Tensor, wanted: int, candidates: int, absent: Tensor | None) -> Tensor:
+def _fair_union(scores: Tensor, wanted: int, absent: Tensor | None) -> Tensor:
     """The first `wanted` distinct candidates when the members' rankings are read rank by rank, ascending.
 
     Rankings are made only as deep as needed: at `wanted` ranks a single member would do. A GPU makes them that deep at
     once, since it ranks faster than it can tell how deep is enough.
     """
-    members = scores.shape[-2]
+    members, candidates = scores.shape[-2:]
+    if members == 1:
+        return scores.squeeze(-2).topk(wanted, dim=-1).indices.sort(-1).values
     never = members * candidates
     depth = wanted if scores.device.type == "cuda" else min(wanted, 2 * math.ceil(wanted / members))
     while True:
@@ -163,6 +175,6 @@ def _best_places(scores: Tensor, depth: int, never: int, absent: Tensor | None) 
     order = torch.arange(depth, device=scores.device) * members + torch.arange(members, device=scores.device)[:, None]
     order = order.expand_as(picks)
     if absent is not None:
-        order = order.masked_fill(absent[:, None, :, None], never)
+        order = order.masked_fill(absent[:, None, None, :, None], never)
     best = torch.full((*scores.shape[:-2], candidates), never, device=scores.device)
     return best.scatter_reduce(-1, picks.flatten(-2), order.flatten(-2), "amin")

@@ -90,7 +90,7 @@ class SelectMerge(RegionSelection):
             candidates = begin if self.eligible == "before_group" else region - self.merge + 1
             asked = self._tokens(q, router)
             if len(asked):
-                scores = [float(asked.mean(0) @ self._tokens(k, j).mean(0)) for j in range(candidates)]
+                scores = [(asked.mean(0) @ self._tokens(k, j).mean(0)).item() for j in range(candidates)]
                 rankings.append(sorted(range(candidates), key=lambda j: -scores[j]))
         by_rank = [ranking[r] for r in range(begin) for ranking in rankings if r < len(ranking)]
         return list(dict.fromkeys(by_rank))[: self.top - self.merge]
