@@ -11,7 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "longspan"
 FLOORS = (
     {"errors"},
     {"lengths", "files", "settings"},
-    {"records", "rotation"},
+    {"jsonl", "intervals", "rotation"},
+    {"records", "scores"},
     {"window"},
     {"slots"},
     {"equation"},

@@ -130,7 +130,7 @@ class Evaluation:
                 "done": folder.records,
                 "on_records": functools.partial(folder.keep, protocol),
             }
-            records += self._measure(task, model, tokenizer, documents, protocol, measure)
+            records += self._measure(task, model, tokenizer, documents, protocol, folder, measure)
         return records
 
     def _texts(self) -> dict[str, str]:
@@ -201,6 +201,7 @@ class Evaluation:
         tokenizer: Any,
         documents: list[Any],
         protocol: dict[str, Any],
+        folder: RunFolder,
         measure: dict[str, Any],
     ) -> list[Record]:
         from longspan import evaluate
@@ -215,6 +216,7 @@ class Evaluation:
                 trials=settings.trials,
                 seed=settings.seed,
                 decoding=settings.decoding,
+                on_scores=folder.keep_scores,
                 **measure,
             )
         measure = {**measure, "bos_id": tokenizer.bos_token_id}
@@ -230,6 +232,7 @@ class Evaluation:
             matched_from=protocol["longest"],
             max_targets=settings.max_targets,
             token_bytes=evaluate.token_byte_counts(tokenizer, vocab_size),
+            on_scores=folder.keep_scores,
             **measure,
         )
 

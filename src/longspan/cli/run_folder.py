@@ -10,6 +10,7 @@ from longspan.cli.interrupts import interrupts
 from longspan.errors import ConfigError, DataError
 from longspan.files import storage_errors, write_json
 from longspan.records import Record, append_records, read_records
+from longspan.scores import SCORES_FILE, Score, append_scores
 
 PROTOCOL_FILE = "eval.json"
 RECORDS_FILE = "records.jsonl"
@@ -73,6 +74,10 @@ class RunFolder:
             self.protocol = merged
         append_records(self.out / RECORDS_FILE, records)
         interrupts.check()
+
+    def keep_scores(self, scores: list[Score]) -> None:
+        """Add what each document or prompt of a cell scored; its records follow."""
+        append_scores(self.out / SCORES_FILE, scores)
 
 
 def _read_protocol(path: Path) -> dict[str, Any]:

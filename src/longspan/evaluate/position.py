@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from longspan.errors import LengthError
 from longspan.evaluate.forward import evaluating, resolve_bos, rows_per_batch, score
-from longspan.evaluate.intervals import bootstrap
 from longspan.evaluate.journal import Journal, OnRecords
 from longspan.evaluate.windows import as_documents, long_enough
+from longspan.intervals import bootstrap
 from longspan.lengths import format_length
 from longspan.records import Record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longspan.evaluate.intervals import bootstrap, mcnemar, normal_mean, paired_ratio_difference, wilson
+from longspan.intervals import bootstrap, mcnemar, normal_mean, paired_ratio_difference, wilson
 
 
 def test_wilson_of_no_success_in_100_trials_ends_at_0037() -> None:
