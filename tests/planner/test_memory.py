@@ -9,7 +9,8 @@ import torch
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 import longspan
-from longspan.planner.memory import CacheKind, cache_bytes, doublings, format_bytes
+from longspan.planner.memory import CacheKind, cache_bytes, doublings
+from longspan.report.formats import format_bytes
 from longspan.surgery import CollinearCache, plan
 
 Make = Callable[[str], PreTrainedModel]

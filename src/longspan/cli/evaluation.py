@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from longspan.cli.options import Common
+from longspan.cli.options import COMMAND, Common
 from longspan.cli.run_folder import RunFolder
 from longspan.errors import ConfigError
 from longspan.lengths import format_length, parse_length, parse_lengths
@@ -120,6 +120,7 @@ class Evaluation:
             folder.check(protocol)
         evaluate.check_finite(model, min(surgery.original_length(model), *settings.lengths))
         folder.make()
+        folder.note(COMMAND.get())
         records = []
         for task, protocol in protocols.items():
             measure = {

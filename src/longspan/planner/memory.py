@@ -90,13 +90,3 @@ def doublings(original_length: int, target_length: int) -> list[int]:
     """The original length, its doublings below the target, and the target."""
     count = math.ceil(math.log2(target_length / original_length))
     return [*(original_length * 2**step for step in range(count)), target_length]
-
-
-def format_bytes(number: int) -> str:
-    """`1536` -> `1.5 KiB`."""
-    value, unit = float(number), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"

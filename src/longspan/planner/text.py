@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from longspan.lengths import format_length
 from longspan.planner.assess import Assessment
 from longspan.planner.frequencies import sample, touched
-from longspan.planner.memory import format_bytes
 from longspan.planner.overview import Overview
 from longspan.planner.reach import known_reach
 from longspan.registry import format_methods
+from longspan.report.formats import format_bytes
 
 WIDTH = 100
 

@@ -11,13 +11,17 @@ DASH = "\N{EN DASH}"
 
 
 def format_value(value: float, metric: str) -> str:
-    """`value` in words: accuracy 0.95, loss and nll 2.345, perplexity 23.45, 123.4, 12,345 or 1.2e6."""
+    """`value` in words: accuracy 0.95, nll 2.345, perplexity 23.45, 123.4, 12,345 or 1.2e6, bytes 1.50 GiB."""
     if not math.isfinite(value):
         return str(value)
     if metric == "accuracy":
         return f"{value:.2f}"
-    if metric in ("nll", "loss"):
+    if metric in ("nll", "loss", "bits_per_byte"):
         return f"{value:.3f}"
+    if metric.endswith("bytes"):
+        return format_bytes(value)
+    if metric == "seconds" and 0 < abs(value) < 10:
+        return f"{value:.3g}"
     if abs(value) < 100:
         return f"{value:.2f}"
     if abs(value) < 1000:
@@ -25,6 +29,16 @@ def format_value(value: float, metric: str) -> str:
     if abs(value) < 100_000:
         return f"{value:,.0f}"
     return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+
+
+def format_bytes(number: float) -> str:
+    """`1536` -> `1.5 KiB`."""
+    value, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def format_cell(cell: Cell | None, metric: str) -> str:
@@ -39,3 +53,8 @@ def format_interval(cell: Cell, metric: str) -> str:
     if cell.low is None or cell.high is None:
         return ""
     return f" ({format_value(cell.low, metric)}{DASH}{format_value(cell.high, metric)})"
+
+
+def count(number: int, name: str) -> str:
+    """`1 line`, `3 lines`."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
