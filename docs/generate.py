@@ -21,6 +21,7 @@ from longspan.planner.reach import own_reach
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, update_readme, write_picture
 from longspan.report.results import Results
+from longspan.report.sections import all_lengths, shown_lines
 from longspan.report.summary import sentences
 from longspan.study.run import read_study, results_table
 
@@ -96,14 +97,20 @@ def _size(study: Path) -> str | None:
 
 
 def _study_pages(root: Path, study: Path) -> list[Path]:
-    """Write the table of all numbers, and the picture of the arms as trained where they were trained from scratch."""
+    """Write the table of all numbers, and the picture of two lengths or more: of the arms as trained where they were
+    trained from scratch, else of the lines that the report opens with.
+    """
     records = read_records(root / study)
     table, picture = study / "table.md", study / "picture.svg"
     (root / table).write_text(results_table(read_study(root / study), records), encoding="utf-8")
-    if _size(root / study) is None:
+    results = Results(records)
+    if len(all_lengths(results)) < 2:
         return [table]
-    arms = list(dict.fromkeys(record.model for record in records))
-    write_picture(records, root / picture, lines=[(arm, "plain") for arm in arms])
+    shown = shown_lines(results)
+    lines = [(line.arm, line.extension) for line in results.lines if line in shown]
+    if _size(root / study) is not None:
+        lines = [(arm, "plain") for arm in dict.fromkeys(record.model for record in records)]
+    write_picture(records, root / picture, lines=lines)
     return [table, picture]
 
 

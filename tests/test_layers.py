@@ -10,8 +10,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "longspan"
 FLOORS = (
     {"errors"},
-    {"lengths", "files", "settings", "intervals"},
-    {"records", "rotation", "regions"},
+    {"lengths", "files", "settings"},
+    {"jsonl", "intervals", "rotation", "regions"},
+    {"records", "scores"},
     {"window"},
     {"slots"},
     {"equation"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 from pathlib import Path
 
@@ -43,6 +45,20 @@ def test_a_whole_line_that_is_no_record_is_named_even_if_it_is_the_last(written:
     written.write_bytes(written.read_bytes() + line + b"\n")
     with pytest.raises(DataError, match=r"records\.jsonl, line 3: not a record"):
         read_records(written)
+
+
+def test_records_of_a_later_schema_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append_records(path, [dataclasses.replace(record(1), schema=2)])
+    with pytest.raises(DataError, match="schema 2, this longspan reads up to schema 1"):
+        read_records(path)
+
+
+def test_a_record_without_the_column_is_of_the_first_schema(tmp_path: Path) -> None:
+    row = dataclasses.asdict(record(1))
+    del row["schema"]
+    (tmp_path / "records.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_records(tmp_path)[0].schema == 1
 
 
 def test_a_binary_file_is_no_records(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def format_length(length: int) -> str:
     return str(length)
 
 
-def format_bytes(number: int) -> str:
+def format_bytes(number: float) -> str:
     """`1536` -> `1.5 KiB`."""
     value, unit = float(number), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):

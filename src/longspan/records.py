@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from longspan.errors import DataError
-from longspan.files import storage_errors
+from longspan.jsonl import append_rows, read_rows
+
+SCHEMA = 1
+"""Version of the columns of a record, raised when one changes its meaning; a record without it is of schema 1."""
 
 
 @functools.cache
@@ -86,71 +87,36 @@ class Record:
     versions: str = field(default_factory=versions)
     hardware: str = field(default_factory=hardware)
     when: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    schema: int = SCHEMA
+    """Version of these columns."""
 
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Add `records` to the end of `path`, flushed to disk; a line torn by a crash is mended first."""
-    path = Path(path)
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            _mend_torn_line(file)
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _mend_torn_line(file: Any) -> None:
-    """Make `file` end with a whole line: a last record that lacks only the newline gets it, a torn one is cut off."""
-    file.seek(0)
-    content = file.read()
-    whole = content.rfind(b"\n") + 1
-    if whole == len(content):
-        return
-    try:
-        _read_record(content[whole:])
-    except _NOT_A_RECORD:
-        file.truncate(whole)
-    else:
-        file.write(b"\n")
+    append_rows(path, records, _parse_record)
 
 
 def read_records(path: Path) -> list[Record]:
     """All whole records of `path`, or of `records.jsonl` in it if it is a folder.
 
     Raises:
-        DataError: the file is missing, or a line is no record; only a last line that a crash has torn, so that it
-            lacks its newline, is passed over: it will be measured again.
+        DataError: the file is missing, a line is no record, or a newer longspan has written it; only a last line that a
+            crash has torn, so that it lacks its newline, is passed over: it will be measured again.
     """
     path = Path(path)
     path = path / "records.jsonl" if path.is_dir() else path
     if not path.is_file():
         raise DataError(f"{path} does not exist: run `longspan eval` or `longspan compare` first")
-    try:
-        *lines, last = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(_read_record(line))
-        except _NOT_A_RECORD as error:
-            raise DataError(f"{path}, line {number}: not a record ({error})") from error
-    if last:
-        with contextlib.suppress(json.JSONDecodeError):
-            try:
-                records.append(_read_record(last))
-            except (UnicodeDecodeError, TypeError, AttributeError) as error:
-                raise DataError(f"{path}, line {len(lines) + 1}: not a record ({error})") from error
+    records = read_rows(path, _parse_record, "record")
+    newer = next((record for record in records if record.schema > SCHEMA), None)
+    if newer is not None:
+        raise DataError(
+            f"{path} holds records of schema {newer.schema}, this longspan reads up to schema {SCHEMA}: "
+            f"upgrade longspan, or use the one that wrote them ({newer.versions})"
+        )
     return records
 
 
-_NOT_A_RECORD = (ValueError, TypeError, AttributeError)
-"""What reading a line raises that is no UTF-8, no JSON, no object, or lacks columns."""
-
-
-def _read_record(line: bytes) -> Record:
-    row = json.loads(line.decode("utf-8"))
+def _parse_record(row: dict[str, Any]) -> Record:
     known = {item.name for item in fields(Record)}
     return Record(**{key: value for key, value in row.items() if key in known})

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from longspan.records import append_records, read_records
+from longspan.scores import read_scores
 
 Done = Callable[..., str]
 Refused = Callable[..., str]
@@ -30,6 +31,9 @@ def test_eval_measures_every_cell_and_prints_a_table(measured: list[object], don
     assert {("perplexity", "perplexity", length, None) for length in (256, 512)} <= cells
     assert {("passkey", "accuracy", length, depth) for length in (256, 512) for depth in (0.0, 1.0, None)} <= cells
     assert {length for task, _, length, _ in cells if task == "position"} == {512}
+    scores = read_scores(tmp_path / "run")
+    assert sum(score.task == "passkey" for score in scores) == 2 * 2
+    assert {score.length for score in scores if score.task == "perplexity"} == {256, 512}
     assert {record.method for record in records} == {"rope"}
     assert {record.train_length for record in records} == {64}
     assert "| 256 | 512 |" in said

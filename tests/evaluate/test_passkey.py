@@ -19,6 +19,7 @@ from longspan.data.tokenizer import train_tokenizer
 from longspan.errors import DataError, LengthError
 from longspan.evaluate import passkey, passkey_trials, reach
 from longspan.records import Record
+from longspan.scores import Score
 
 COLUMNS = {"run": "r", "method": "rope", "model_name": "fake", "train_length": 256, "progress": False}
 TEXT = " ".join([TASK, *FILLER, KEY_SENTENCE, QUESTION])
@@ -219,6 +220,20 @@ def test_prompts_depend_on_seed_length_depth_and_trial_only(tokenizer: PreTraine
     assert len(set(keys)) == 12
     assert all(10000 <= key <= 99999 for key in keys)
     assert keys[9:] != [t.key for t in passkey_trials(model, tokenizer, length=180, depth=0.9, trials=3, seed=4)]
+
+
+def test_the_score_of_each_prompt_adds_up_to_the_records(tokenizer: PreTrainedTokenizerFast) -> None:
+    scores: list[Score] = []
+    grid = {"lengths": [150], "depths": 2, "trials": 3, **COLUMNS}
+    records = passkey(fake(tokenizer, sees=False), tokenizer, on_scores=scores.extend, **grid)
+    whole = {record.metric: record.value for record in records if record.depth is None}
+    for metric, value in whole.items():
+        assert value == pytest.approx(sum(score.values[metric] for score in scores) / len(scores))
+    again: list[Score] = []
+    passkey(fake(tokenizer), tokenizer, on_scores=again.extend, **grid)
+    # another model, the same prompts: pairs
+    assert [(score.depth, score.sample) for score in again] == [(score.depth, score.sample) for score in scores]
+    assert len({score.sample for score in scores}) == 6
 
 
 def test_short_prompts_of_several_depths_share_a_forward(tokenizer: PreTrainedTokenizerFast) -> None:

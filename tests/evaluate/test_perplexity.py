@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from longspan.errors import DataError, FamilyError
 from longspan.evaluate import document_nll, make_protocol, paired_difference, perplexity
 from longspan.evaluate import forward as forward_module
+from longspan.scores import Score
 
 COLUMNS = {"run": "r", "method": "rope", "model_name": "tiny", "train_length": 64, "progress": False}
 Tiny = Callable[[str], PreTrainedModel]
@@ -145,6 +146,22 @@ def test_a_loss_that_is_no_number_is_kept_as_null(tiny_model: Tiny, caplog: pyte
     records = perplexity(model, documents(90, 80), lengths=[16], **COLUMNS)
     assert [(r.value, r.low, r.high) for r in records] == [(None, None, None)] * 2
     assert "kept as null" in caplog.text
+
+
+def test_the_score_of_each_document_adds_up_to_the_record(tiny_model: Tiny) -> None:
+    model = tiny_model("llama")
+    ids = [torch.randint(3, 128, (size,), generator=torch.Generator().manual_seed(size)) for size in (60, 90, 41)]
+    scores: list[Score] = []
+    records = perplexity(model, ids, lengths=[16, 32], on_scores=scores.extend, progress=False)
+    nll = {record.length: record.value for record in records if record.metric == "nll"}
+    for length in (16, 32):
+        mine = [score for score in scores if score.length == length]
+        mean = sum(score.values["nll"] * score.weight for score in mine) / sum(score.weight for score in mine)
+        assert mean == pytest.approx(nll[length])
+        assert [score.weight for score in mine] == [60 - 32, 90 - 32, 41 - 32]
+    # matched targets: the same text at both lengths
+    names = {length: [score.sample for score in scores if score.length == length] for length in (16, 32)}
+    assert names[16] == names[32]
 
 
 def test_sums_per_document_allow_paired_differences(tiny_model: Tiny) -> None:

@@ -14,6 +14,7 @@ import torch
 from longspan.data.tokenizer import train_tokenizer
 from longspan.errors import ConfigError, DataError, LengthError, TrainingError
 from longspan.records import Record, read_records
+from longspan.scores import read_scores
 from longspan.study import measure
 from longspan.study.arm import ArmRun
 from longspan.study.config import StudyConfig
@@ -67,6 +68,17 @@ def test_a_study_measures_every_cell_and_reports(study: StudyConfig, tmp_path: P
     assert set(measuring) == {"rope-0", "coca-0"}
     assert settings.items() <= measuring["rope-0"].items()
     assert measuring["coca-0"]["attention"] == "sdpa"
+
+
+def test_every_arm_and_extension_scores_the_same_documents(study: StudyConfig, tmp_path: Path) -> None:
+    out = compare(study, tmp_path / "out", progress=False)
+    scored: dict[tuple[str, str, int | None], list[str]] = {}
+    for score in read_scores(out):
+        scored.setdefault((score.model, score.method, score.length), []).append(score.sample)
+    # four extensions of rope, two of coca, three lengths; matched targets, so one text everywhere
+    assert len(scored) == (4 + 2) * 3
+    assert len({tuple(names) for names in scored.values()}) == 1
+    assert all(len(names) == 2 for names in scored.values())
 
 
 def test_at_the_training_length_extensions_of_factor_1_are_equal(study: StudyConfig, tmp_path: Path) -> None:

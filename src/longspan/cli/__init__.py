@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
@@ -26,7 +27,7 @@ from longspan.cli import (
     train,
 )
 from longspan.cli.interrupts import interrupts
-from longspan.cli.options import Interrupted
+from longspan.cli.options import COMMAND, Interrupted
 from longspan.errors import LongspanError
 
 _INTERRUPTED = 130
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 a check failed, 2 the user's mistake, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    COMMAND.set(shlex.join(["longspan", *arguments]))
     with interrupts.noticed():
         return _run(arguments)
 

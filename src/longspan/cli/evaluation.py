@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from longspan.cli.options import Common
+from longspan.cli.options import COMMAND, Common
 from longspan.cli.run_folder import RunFolder
 from longspan.errors import ConfigError
 from longspan.lengths import format_length, parse_length, parse_lengths
@@ -120,6 +120,7 @@ class Evaluation:
             folder.check(protocol)
         evaluate.check_finite(model, min(surgery.original_length(model), *settings.lengths))
         folder.make()
+        folder.note(COMMAND.get())
         records = []
         for task, protocol in protocols.items():
             measure = {
@@ -130,7 +131,7 @@ class Evaluation:
                 "done": folder.records,
                 "on_records": functools.partial(folder.keep, protocol),
             }
-            records += self._measure(task, model, tokenizer, documents, protocol, measure)
+            records += self._measure(task, model, tokenizer, documents, protocol, folder, measure)
         return records
 
     def _texts(self) -> dict[str, str]:
@@ -201,6 +202,7 @@ class Evaluation:
         tokenizer: Any,
         documents: list[Any],
         protocol: dict[str, Any],
+        folder: RunFolder,
         measure: dict[str, Any],
     ) -> list[Record]:
         from longspan import evaluate
@@ -215,6 +217,7 @@ class Evaluation:
                 trials=settings.trials,
                 seed=settings.seed,
                 decoding=settings.decoding,
+                on_scores=folder.keep_scores,
                 **measure,
             )
         measure = {**measure, "bos_id": tokenizer.bos_token_id}
@@ -230,6 +233,7 @@ class Evaluation:
             matched_from=protocol["longest"],
             max_targets=settings.max_targets,
             token_bytes=evaluate.token_byte_counts(tokenizer, vocab_size),
+            on_scores=folder.keep_scores,
             **measure,
         )
 

@@ -8,6 +8,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,10 @@ from longspan.errors import LongspanError
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+COMMAND: ContextVar[str] = ContextVar("command", default="")
+"""The command that runs, as a shell takes it."""
 
 
 class Interrupted(Exception):

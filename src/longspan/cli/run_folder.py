@@ -8,11 +8,14 @@ from typing import Any
 
 from longspan.cli.interrupts import interrupts
 from longspan.errors import ConfigError, DataError
-from longspan.files import storage_errors, write_json
+from longspan.files import storage_errors, write_json, write_text
 from longspan.records import Record, append_records, read_records
+from longspan.scores import SCORES_FILE, Score, append_scores
 
 PROTOCOL_FILE = "eval.json"
 RECORDS_FILE = "records.jsonl"
+COMMANDS_FILE = "commands.txt"
+"""The commands that measured what the folder holds, one a line."""
 
 
 class RunFolder:
@@ -65,6 +68,13 @@ class RunFolder:
         with storage_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
 
+    def note(self, command: str) -> None:
+        """Add `command` to those that measured what the folder holds."""
+        path = self.out / COMMANDS_FILE
+        known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if command and command not in known:
+            write_text(path, "\n".join([*known, command]) + "\n")
+
     def keep(self, protocol: dict[str, Any], records: list[Record]) -> None:
         """Add `records`, which were measured by `protocol`."""
         merged = {**self.protocol, **protocol}
@@ -73,6 +83,10 @@ class RunFolder:
             self.protocol = merged
         append_records(self.out / RECORDS_FILE, records)
         interrupts.check()
+
+    def keep_scores(self, scores: list[Score]) -> None:
+        """Add what each document or prompt of a cell scored; its records follow."""
+        append_scores(self.out / SCORES_FILE, scores)
 
 
 def _read_protocol(path: Path) -> dict[str, Any]:

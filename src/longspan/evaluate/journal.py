@@ -21,8 +21,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from longspan.records import Record
+from longspan.scores import Score
 
 OnRecords = Callable[[list[Record]], Any]
+OnScores = Callable[[list[Score]], Any]
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +93,11 @@ class Journal:
             _log.warning("%s %s at %s is %s: kept as null", self.columns["task"], metric, place, value)
             return Record(metric=metric, value=None, **{**self.columns, **columns, "low": None, "high": None})
         return Record(metric=metric, value=value, **{**self.columns, **columns})
+
+    def score(self, name: str, values: dict[str, float], **columns: Any) -> Score:
+        """What one document or prompt scored, under the shared columns; `name` says which text it was."""
+        shared = {key: value for key, value in self.columns.items() if key != "train_length"}
+        return Score(sample=name, values=values, **shared, **columns)
 
     def cell(
         self, metrics: Sequence[str], length: int, depth: float | None, measure: Callable[[], list[Record]]

@@ -13,11 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from longspan.data.passkey import LARGEST_KEY, PasskeyTemplate
 from longspan.errors import DataError, LengthError
 from longspan.evaluate.forward import rows_per_batch
-from longspan.evaluate.journal import Journal, OnRecords
+from longspan.evaluate.journal import Journal, OnRecords, OnScores
 from longspan.evaluate.trials import Decoding, Filler, PasskeyTrial, passkey_trials
 from longspan.intervals import Z_95, normal_mean, wilson
 from longspan.lengths import format_length
 from longspan.records import Record
+from longspan.scores import Score
 
 _METRICS = ("accuracy", "nll")
 
@@ -73,6 +74,7 @@ def passkey(
     done: Iterable[Record] = (),
     on_records: OnRecords | None = None,
     on_trials: Callable[[list[PasskeyTrial]], Any] | None = None,
+    on_scores: OnScores | None = None,
 ) -> list[Record]:
     """Accuracy and answer NLL on a grid of depths and lengths; frequencies stay as the caller has set them.
 
@@ -87,6 +89,7 @@ def passkey(
         record_seed: `seed` column of the records (the arm's training seed, say); default `seed`.
         run, method, model_name, train_length, batch_size, progress, done, on_records: as in `perplexity`.
         on_trials: called with the trials of each cell measured now; for paired tests (`intervals.mcnemar`).
+        on_scores: called with a score for each of them, before the records of the cell are handed on.
 
     Returns:
         Task `passkey`: for each (length, depth) an `accuracy` (Wilson interval) and an `nll` (nats per digit, mean
@@ -131,6 +134,8 @@ def passkey(
         outcomes = outcomes_at.pop((length, depth))
         if on_trials is not None:
             on_trials(outcomes)
+        if on_scores is not None:
+            on_scores([_score(journal, trial) for trial in outcomes])
         return _cell(journal, outcomes)
 
     with tqdm(total=len(lengths) * len(grid), desc="passkey", unit="cell", disable=not progress) as bar:
@@ -147,6 +152,11 @@ def passkey(
                     bar.update()
             journal.cell(_METRICS, length, None, functools.partial(_whole, journal, length, cells))
     return journal.records
+
+
+def _score(journal: Journal, trial: PasskeyTrial) -> Score:
+    values = {"accuracy": float(trial.correct), "nll": trial.nll}
+    return journal.score(f"trial {trial.trial} {trial.prompt}", values, length=trial.length, depth=trial.depth)
 
 
 def _cell(journal: Journal, outcomes: Sequence[PasskeyTrial]) -> list[Record]:

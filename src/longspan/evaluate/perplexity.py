@@ -22,11 +22,13 @@ from transformers import PreTrainedModel
 
 from longspan.errors import DataError
 from longspan.evaluate.forward import evaluating, resolve_bos, rows_per_batch, score
-from longspan.evaluate.journal import Journal, OnRecords
+from longspan.evaluate.journal import Journal, OnRecords, OnScores
 from longspan.evaluate.windows import Protocol, Span, as_documents, long_enough, make_protocol, spans
+from longspan.files import value_hash
 from longspan.intervals import Difference, bootstrap, paired_ratio_difference
 from longspan.lengths import format_length
 from longspan.records import Record
+from longspan.scores import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class DocumentNll:
     """Bytes of the scored tokens, if a table of bytes was given."""
     documents: tuple[int, ...]
     """Places of these documents in the list that was given."""
+    targets: tuple[str, ...]
+    """A hash of the scored tokens of each of them."""
 
     @property
     def mean(self) -> float:
@@ -69,6 +73,7 @@ def perplexity(
     done: Iterable[Record] = (),
     on_records: OnRecords | None = None,
     on_documents: Callable[[int, DocumentNll], Any] | None = None,
+    on_scores: OnScores | None = None,
 ) -> list[Record]:
     """Perplexity and mean NLL at each window length; frequencies stay as the caller has set them.
 
@@ -86,6 +91,7 @@ def perplexity(
             the model if absent.
         done, on_records: see `longspan.evaluate.journal`.
         on_documents: called with (length, sums per document) for each length measured now; for paired comparisons.
+        on_scores: called with a score for each document of a length measured now, before its records are handed on.
 
     Returns:
         For each length two records (task `perplexity`): metric `perplexity` and `nll` (nats per token), and
@@ -123,6 +129,8 @@ def perplexity(
         )
         if on_documents is not None:
             on_documents(length, sums)
+        if on_scores is not None:
+            on_scores(_scores(journal, sums, length))
         return _records(journal, sums, length)
 
     for length in lengths:
@@ -145,6 +153,15 @@ def _records(journal: Journal, sums: DocumentNll, length: int) -> list[Record]:
         value = float(bits.sum() / sums.byte_counts.sum())
         records.append(journal.record("bits_per_byte", value, low=low, high=high, **shared))
     return records
+
+
+def _scores(journal: Journal, sums: DocumentNll, length: int) -> list[Score]:
+    return [
+        journal.score(f"document {place} {targets}", {"nll": nll / tokens}, weight=float(tokens), length=length)
+        for place, targets, nll, tokens in zip(
+            sums.documents, sums.targets, sums.nll.tolist(), sums.tokens.tolist(), strict=True
+        )
+    ]
 
 
 def _exp(nats: float | None) -> float | None:
@@ -193,7 +210,9 @@ def document_nll(
                     targets = documents[span.document][span.first : span.last]
                     sizes[span.document] += int(token_bytes[targets].sum())
             bar.update(len(batch))
-    return DocumentNll(nll[kept], tokens[kept], None if token_bytes is None else sizes[kept], tuple(kept))
+    scored = [documents[i][protocol.first_target : protocol.last_target(len(documents[i]))] for i in kept]
+    names = tuple(value_hash(part.tolist()) for part in scored)
+    return DocumentNll(nll[kept], tokens[kept], None if token_bytes is None else sizes[kept], tuple(kept), names)
 
 
 def _score_batch(
@@ -215,6 +234,6 @@ def paired_difference(first: DocumentNll, second: DocumentNll, *, resamples: int
     Raises:
         DataError: the two were not scored on the same targets.
     """
-    if first.documents != second.documents or not np.array_equal(first.tokens, second.tokens):
+    if (first.documents, first.targets) != (second.documents, second.targets):
         raise DataError("the two arms were scored on different targets: use the same documents, lengths and variant")
     return paired_ratio_difference(first.nll, second.nll, first.tokens, resamples=resamples, seed=seed)

@@ -29,6 +29,7 @@ from longspan.data.passkey import PasskeySample, PasskeyTemplate, random_key
 from longspan.errors import DataError
 from longspan.evaluate.chunks import attending_to_cache
 from longspan.evaluate.forward import chunk_size, evaluating, rows_per_batch, score
+from longspan.files import value_hash
 
 Decoding = Literal["auto", "forced", "generate"]
 Filler = Literal["template"] | Sequence[int]
@@ -48,6 +49,8 @@ class PasskeyTrial:
     correct: bool
     nll: float
     """Negative log-likelihood of the answer, teacher forced, in nats per digit of the key; a guess costs ln 10."""
+    prompt: str
+    """A hash of the prompt's tokens."""
 
 
 def passkey_trials(
@@ -85,7 +88,15 @@ def passkey_trials(
         open_ = [sample for sample, verdict in zip(samples, verdicts, strict=True) if verdict is None]
         generated = iter(_generate(model, tokenizer, open_, rows))
     return [
-        PasskeyTrial(length, depth, trial, sample.key, next(generated) if verdict is None else verdict, loss)
+        PasskeyTrial(
+            length=length,
+            depth=depth,
+            trial=trial,
+            key=sample.key,
+            correct=next(generated) if verdict is None else verdict,
+            nll=loss,
+            prompt=value_hash(list(sample.prompt_ids)),
+        )
         for (depth, trial), sample, verdict, loss in zip(places, samples, verdicts, nll, strict=True)
     ]
 

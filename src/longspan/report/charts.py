@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Literal
 
 from longspan.report.scales import Axis
 
@@ -30,6 +32,8 @@ class Point:
     """The place in words: `8k tokens`."""
     text: str = ""
     """The value in words: `23.45 (22.10-24.80)`."""
+    length: int | None = None
+    """The window length it was measured at, by which the page's filter finds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,22 @@ class Curve:
 
     label: str
     points: Sequence[Point]
+    short: str = ""
+    """The label where there is little room; the label itself if empty."""
     color: int = 0
     dash: int = 0
     data: dict[str, int] = field(default_factory=dict)
-    """data- attributes, by which the page's switches find the line."""
+    """data- attributes, by which the page's filters find the line."""
     shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The size of a chart in SVG units and the room around its plot."""
+    """The size of a chart in SVG units and the room around its plot; names of lines stand in the room on the right."""
 
-    width: int = 460
-    height: int = 300
-    left: int = 46
+    width: int = 560
+    height: int = 330
+    left: int = 50
     right: int = 12
     top: int = 26
     bottom: int = 40
@@ -65,13 +71,35 @@ class Frame:
         return self.height - self.bottom - place * (self.height - self.top - self.bottom)
 
 
-def chart_style() -> str:
-    """The CSS that charts need, wherever they stand."""
-    return Path(__file__).with_name("chart.css").read_text(encoding="utf-8")
+def chart_style(scheme: Literal["light", "dark"] | None = None) -> str:
+    """The CSS that charts need, wherever they stand.
+
+    Args:
+        scheme: colours written out, for programs that know no CSS variables; None follows the reader's own scheme.
+    """
+    style = Path(__file__).with_name("chart.css").read_text(encoding="utf-8")
+    if scheme is None:
+        return style
+    light, dark, rules = re.split(r"^@media[^{]*{|^}\n(?=\.)", style, flags=re.MULTILINE)
+    colors = dict(re.findall(r"(--\w+): (#\w+)", light if scheme == "light" else dark))
+    return re.sub(r"var\((--\w+)\)", lambda match: colors[match[1]], rules)
 
 
-def line_chart(name: str, curves: Sequence[Curve], x: Axis, y: Axis, *, marks: Sequence[tuple[float, str]] = ()) -> str:
-    """A chart as one `<svg>` element that scales with its place in the page.
+def room_for(names: Sequence[str]) -> int:
+    """Room on the right for `names` of lines, within what leaves enough to the plot."""
+    return min(170, 30 + max((round(6.9 * len(name)) for name in names), default=0))
+
+
+def line_chart(
+    name: str,
+    curves: Sequence[Curve],
+    x: Axis,
+    y: Axis,
+    *,
+    marks: Sequence[tuple[float, str]] = (),
+    frame: Frame | None = None,
+) -> str:
+    """A chart as one `<svg>` element that scales with its place in the page, whose script names the lines.
 
     Args:
         name: unique in the page; an identifier.
@@ -80,10 +108,13 @@ def line_chart(name: str, curves: Sequence[Curve], x: Axis, y: Axis, *, marks: S
         y: the vertical axis; points outside it are cut off.
         marks: vertical lines (value on `x`, what it says).
     """
-    frame = Frame()
+    frame = frame or Frame()
     title = escape(f"{y.title} by {x.title}", quote=True)
+    edges = (
+        f'data-right="{frame.width - frame.right}" data-top="{frame.top}" data-bottom="{frame.height - frame.bottom}"'
+    )
     return (
-        f'<svg class="chart" viewBox="0 0 {frame.width} {frame.height}" role="img" aria-label="{title}">'
+        f'<svg class="chart" viewBox="0 0 {frame.width} {frame.height}" role="img" aria-label="{title}" {edges}>'
         f"{plot(name, curves, x, y, frame, marks=marks)}</svg>"
     )
 
@@ -145,19 +176,36 @@ def _curve(curve: Curve, x: Axis, y: Axis, frame: Frame) -> str:
     classes += " dense" if len(points) > MOST_DOTS else ""
     path = "L".join(f"{across:.1f} {down:.1f}" for across, down in places)
     circles = "".join(
-        f'<circle cx="{across:.1f}" cy="{down:.1f}" r="2.6" data-x="{escape(point.name)}"'
-        f' data-t="{escape(point.text)}"/>'
+        f'<circle cx="{across:.1f}" cy="{down:.1f}" r="2.6"{_told(point, y, frame)}/>'
         for point, (across, down) in zip(points, places, strict=True)
     )
     body = f'{_band(points, x, y, frame)}<path class="stroke" d="M{path}"/>{circles}' if points else ""
-    return f'<g class="{classes}" data-label="{escape(curve.label, quote=True)}"{data}>{body}</g>'
+    names = (
+        f'data-label="{escape(curve.label, quote=True)}" data-short="{escape(curve.short or curve.label, quote=True)}"'
+    )
+    return f'<g class="{classes}" {names}{data}>{body}</g>'
+
+
+def _told(point: Point, y: Axis, frame: Frame) -> str:
+    """What the page's script reads of a point: words, its length, and the ends of its interval in the chart."""
+    told = f' data-x="{escape(point.name, quote=True)}" data-t="{escape(point.text, quote=True)}"'
+    if point.length is not None:
+        told += f' data-length="{point.length}"'
+    if _has_band(point, y):
+        low, high = (_vertical(end or 0.0, y, frame) for end in (point.low, point.high))
+        told += f' data-low="{low:.1f}" data-high="{high:.1f}"'
+    return told
+
+
+def _has_band(point: Point, y: Axis) -> bool:
+    return point.low is not None and point.high is not None and (y.kind == "linear" or point.low > 0)
 
 
 def _band(points: Sequence[Point], x: Axis, y: Axis, frame: Frame) -> str:
     edges = [
-        (frame.x(x.place(point.x)), _vertical(point.low, y, frame), _vertical(point.high, y, frame))
+        (frame.x(x.place(point.x)), _vertical(point.low or 0.0, y, frame), _vertical(point.high or 0.0, y, frame))
         for point in points
-        if point.low is not None and point.high is not None and (y.kind == "linear" or point.low > 0)
+        if _has_band(point, y)
     ]
     if len(edges) < 2:
         return ""
@@ -186,7 +234,7 @@ def _labels(curves: Sequence[Curve], x: Axis, y: Axis, frame: Frame, gap: float 
     for (down, across, curve), place in zip(ends, places, strict=True):
         classes = f"c{curve.color % COLORS} d{curve.dash % DASHES}"
         leader = f"M{across + 4:.1f} {down:.1f}L{edge + 8} {place:.1f}h10"
-        text = f'<text x="{edge + 22}" y="{place + 4:.1f}">{escape(curve.label)}</text>'
+        text = f'<text x="{edge + 22}" y="{place + 4:.1f}">{escape(curve.short or curve.label)}</text>'
         parts.append(f'<g class="label {classes}"><path class="leader" d="{leader}"/>{text}</g>')
     return "".join(parts)
 

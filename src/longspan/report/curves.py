@@ -14,8 +14,12 @@ MOST_POINTS = 80
 
 
 def line_data(results: Results, line: Line) -> dict[str, int]:
-    """Numbers of the arm and the extension, by which the page's switches find everything about a line."""
-    return {"arm": results.arms.index(line.arm), "ext": results.extensions.index(line.extension)}
+    """Numbers of the arm and the extension, by which the page's filters find everything about a line.
+
+    An arm that was measured one way only is found by its arm alone.
+    """
+    arm = {"arm": results.arms.index(line.arm)}
+    return arm if results.alone(line) else {**arm, "ext": results.extensions.index(line.extension)}
 
 
 def curves_by_length(
@@ -26,7 +30,7 @@ def curves_by_length(
         line: {length: (cell, f"{format_length(length)} tokens") for length, cell in row.items()}
         for line, row in cells.items()
     }
-    return _curves(results, named, metric, shown)
+    return _curves(results, named, metric, shown, by_length=True)
 
 
 def position_curves(results: Results, shown: set[Line] | None = None) -> list[Curve]:
@@ -61,21 +65,33 @@ def _curves(
     cells: Mapping[Line, Mapping[int, tuple[Cell, str]]] | Mapping[Line, Mapping[float, tuple[Cell, str]]],
     metric: str,
     shown: set[Line] | None,
+    *,
+    by_length: bool = False,
 ) -> list[Curve]:
     curves = []
     for line, row in cells.items():
-        points = [_point(x, cell, name, metric) for x, (cell, name) in row.items()]
-        visible = shown is None or line in shown
-        curves.append(Curve(line.label, points, line.color, line.dash, line_data(results, line), visible))
+        points = [_point(x, cell, name, metric, by_length) for x, (cell, name) in row.items()]
+        curves.append(
+            Curve(
+                label=line.label,
+                points=points,
+                short=line.short,
+                color=line.color,
+                dash=line.dash,
+                data=line_data(results, line),
+                shown=shown is None or line in shown,
+            )
+        )
     return curves
 
 
-def _point(x: float, cell: Cell, name: str, metric: str) -> Point:
+def _point(x: float, cell: Cell, name: str, metric: str, by_length: bool) -> Point:
     """A point with its band: the spread of seeds, or the interval of an accuracy.
 
     The interval of one model's loss over documents is left to the tables: documents differ far more than lines do, and
     differ alike for all lines, so bands of it would only hide them.
     """
-    banded = len(cell.seeds) > 1 or metric == "accuracy"
+    banded = len(cell.seeds) > 1 or metric not in ("perplexity", "nll", "bits_per_byte", "loss")
     low, high = (cell.low, cell.high) if banded else (None, None)
-    return Point(x, cell.value, low, high, name, format_cell(cell, metric))
+    length = int(x) if by_length else None
+    return Point(x, cell.value, low, high, name, format_cell(cell, metric), length)

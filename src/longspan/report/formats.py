@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from longspan.lengths import format_bytes
 from longspan.report.results import Cell
 
 DASH = "\N{EN DASH}"
@@ -11,13 +12,17 @@ DASH = "\N{EN DASH}"
 
 
 def format_value(value: float, metric: str) -> str:
-    """`value` in words: accuracy 0.95, loss and nll 2.345, perplexity 23.45, 123.4, 12,345 or 1.2e6."""
+    """`value` in words: accuracy 0.95, nll 2.345, perplexity 23.45, 123.4, 12,345 or 1.2e6, bytes 1.50 GiB."""
     if not math.isfinite(value):
         return str(value)
     if metric == "accuracy":
         return f"{value:.2f}"
-    if metric in ("nll", "loss"):
+    if metric in ("nll", "loss", "bits_per_byte"):
         return f"{value:.3f}"
+    if metric.endswith("bytes"):
+        return format_bytes(value)
+    if metric == "seconds" and 0 < abs(value) < 10:
+        return f"{value:.3g}"
     if abs(value) < 100:
         return f"{value:.2f}"
     if abs(value) < 1000:
@@ -39,3 +44,8 @@ def format_interval(cell: Cell, metric: str) -> str:
     if cell.low is None or cell.high is None:
         return ""
     return f" ({format_value(cell.low, metric)}{DASH}{format_value(cell.high, metric)})"
+
+
+def count(number: int, name: str) -> str:
+    """`1 line`, `3 lines`."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"

@@ -6,65 +6,90 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from longspan.errors import DataError
 from longspan.files import write_text
 from longspan.lengths import format_length
-from longspan.records import read_records
 from longspan.report.charts import chart_style
 from longspan.report.cost import cost_table, short_context_table
 from longspan.report.distance import distance_table
-from longspan.report.listings import best_table, line_table_section, origin_section, settings_section, tables_section
+from longspan.report.effective import THRESHOLD
+from longspan.report.formats import count
+from longspan.report.listings import (
+    best_table,
+    differences_section,
+    line_table_section,
+    ranking_section,
+    tables_section,
+)
+from longspan.report.origin import origin_section, reproduce_section, settings_section
 from longspan.report.results import Results
-from longspan.report.sections import curves_section, heat_section, positions_section, shown_lines, switches
+from longspan.report.sections import (
+    costs_section,
+    curves_section,
+    filters,
+    heat_sections,
+    inside_section,
+    shown_lines,
+)
+from longspan.report.sources import Sources, builds, read_sources
 from longspan.report.summary import sentences
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 """What the page may load: nothing that does not stand in it."""
 
 
-def write_report(run_dirs: Sequence[Path], out: Path, title: str | None = None) -> Path:
+def write_report(
+    run_dirs: Sequence[Path], out: Path, title: str | None = None, *, threshold: float = THRESHOLD
+) -> Path:
     """Write the page about `run_dirs` to `out` and return its path.
 
     Args:
-        run_dirs: folders with `records.jsonl`, and the settings files that a run or study leaves beside it.
+        run_dirs: folders with `records.jsonl`, and the scores and settings that a run or study leaves beside it.
         out: the .html file to write, or an existing folder that gets a `report.html`.
         title: of the page; None takes the names of the runs.
+        threshold: score that holds, for effective lengths.
 
     Raises:
-        DataError: a folder has no records, or none of them holds any.
+        DataError: a folder has no records, none of them holds any, or two hold different numbers for one measurement.
     """
-    folders = [Path(folder) for folder in run_dirs]
-    if not folders:
-        raise DataError("no run was named: give the folders of the runs to report")
-    records = []
-    for folder in folders:
-        found = read_records(folder)
-        if not found:
-            raise DataError(f"{folder} holds no records yet: let the run measure something first")
-        records.extend(found)
+    return write_page(read_sources(run_dirs), out, title, threshold=threshold)
+
+
+def write_page(sources: Sources, out: Path, title: str | None = None, *, threshold: float = THRESHOLD) -> Path:
+    """Write the page about `sources` to `out` and return its path; arguments as in `write_report`."""
     out = Path(out)
     out = out / "report.html" if out.is_dir() else out
-    results = Results(records)
-    write_text(out, _page(results, folders, title or ", ".join(dict.fromkeys(record.run for record in records))))
+    write_text(out, _page(sources, title or title_of(sources.results), threshold))
     return out
 
 
-def _page(results: Results, folders: Sequence[Path], title: str) -> str:
+def title_of(results: Results) -> str:
+    """The names of the runs."""
+    return ", ".join(dict.fromkeys(record.run for record in results.records if record.run)) or "longspan"
+
+
+def _page(sources: Sources, title: str, threshold: float) -> str:
+    results, pairs, folders = sources.results, sources.pairs, sources.folders
     shown = shown_lines(results)
-    told = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(results))
+    told = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(results, pairs))
+    mixture = builds(results)
+    warning = f'<p class="warning">{escape(mixture)}</p>' if mixture else ""
     body = "".join(
         [
-            f"<header><h1>{escape(title)}</h1><p class='soft'>{escape(_subtitle(results))}</p></header>",
-            f'<section class="headline">{told}{best_table(results)}</section>',
-            switches(results, shown),
+            f"<header><h1>{escape(title)}</h1><p class='soft'>{escape(subtitle(results))}</p></header>",
+            f'<section class="headline">{told}{warning}{best_table(results, pairs)}</section>',
+            filters(results, shown),
             curves_section(results, shown),
-            positions_section(results, shown),
-            heat_section(results, shown),
-            line_table_section(distance_table(results)),
-            line_table_section(short_context_table(results)),
-            line_table_section(cost_table(results)),
+            ranking_section(results, threshold),
+            differences_section(results, pairs),
+            inside_section(results, shown),
+            heat_sections(results, shown),
+            line_table_section(results, distance_table(results)),
+            line_table_section(results, short_context_table(results)),
+            line_table_section(results, cost_table(results)),
+            costs_section(results, shown),
             tables_section(results),
-            settings_section(list(folders)),
+            reproduce_section(folders),
+            settings_section(folders),
             origin_section(results),
         ]
     )
@@ -80,10 +105,8 @@ def _page(results: Results, folders: Sequence[Path], title: str) -> str:
     )
 
 
-def _subtitle(results: Results) -> str:
-    def count(number: int, name: str) -> str:
-        return f"{number} {name}{'' if number == 1 else 's'}"
-
+def subtitle(results: Results) -> str:
+    """How much the report rests on: arms, lines, seeds, training lengths and the day of the last number."""
     seeds = len({record.seed for record in results.records if record.seed is not None})
     parts = [count(len(results.arms), "arm"), count(len(results.lines), "line")]
     parts += [count(seeds, "seed")] if seeds else []

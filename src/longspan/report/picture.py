@@ -44,7 +44,7 @@ def write_picture(
     panels = [task for task in TITLES if lengths_of(results.by_length(task))]
     if not panels:
         raise DataError("the records hold neither perplexity nor passkey by length: measure one of them first")
-    room = 30 + max(round(6.9 * len(line.label)) for line in chosen)
+    room = 30 + max(round(6.9 * len(line.short)) for line in chosen)
     frame = Frame(width=330 + room, height=344, left=48, right=room, top=66, bottom=42)
     drawn = [_panel(results, task, chosen, lengths, frame) for task in panels]
     width = frame.width * len(panels) + 16

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +19,9 @@ PLAIN = "plain"
 Key = TypeVar("Key", int, float, tuple[int, float])
 
 METRICS = {"perplexity": "perplexity", "passkey": "accuracy", "position": "nll", "train": "loss"}
-"""The metric that stands for a task where only one can be shown."""
+"""The metric that stands for a task where only one can be shown; `accuracy` for any other task."""
+_ABOUT_TRAINING = {"train", "gate"}
+"""Tasks that say how an arm was made, not what it measures by length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Line:
     """Number of the colour: by arm, or by extension if there is one arm only."""
     dash: int
     """Number of the dash pattern: by extension, 0 for the arm as it was trained."""
+    short: str = ""
+    """The label with as few settings as tell the lines apart: `coca-exact + yarn`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class Cell:
     high: float | None
     seeds: tuple[tuple[int | None, float], ...]
     n: int | None
+    bound: float | None = None
+    """The lowest lower end of its records' 95 % intervals; None where one has no interval."""
 
     @property
     def finite(self) -> bool:
@@ -58,21 +66,37 @@ class Results:
             raise DataError("there are no records to report: run `longspan eval` or `longspan compare` first")
         self.records = [record for record in records if record.value is not None]
         self._arms = _arm_names(records)
-        self._extensions = _extension_names(records, self._arms)
+        measured = _measured_or_all(records)
+        self._extensions = _extension_names(measured, self._arms)
         self.arms = list(dict.fromkeys(self._arms.values()))
         found = dict.fromkeys(self._extensions.values())
         self.extensions = sorted(found, key=lambda extension: extension != PLAIN)
-        kinds = dict.fromkeys((record.run, record.model, record.method) for record in records)
-        self._lines = {kind: self._line(*kind) for kind in kinds}
+        kinds = dict.fromkeys((record.run, record.model, record.method) for record in measured)
+        lines = {kind: self._line(*kind) for kind in kinds}
+        short = _short_labels({line.label for line in lines.values()})
+        self._lines = {kind: dataclasses.replace(line, short=short[line.label]) for kind, line in lines.items()}
         self.lines = sorted(
             set(self._lines.values()),
             key=lambda line: (self.arms.index(line.arm), self.extensions.index(line.extension)),
         )
+        self._trained: dict[Line, set[int]] = {line: set() for line in self.lines}
+        for record in measured:
+            if record.train_length:
+                self._trained[self.line_of(record)].add(record.train_length)
+        self._cells: dict[tuple[str, str], dict[Line, dict[int, Cell]]] = {}
         self.train_lengths = sorted({record.train_length for record in records if record.train_length})
 
     def line_of(self, record: Record) -> Line:
-        """The line that `record` belongs to."""
-        return self._lines[record.run, record.model, record.method]
+        """The line that `record` belongs to; training belongs to its arm as it was trained."""
+        kind = record.run, record.model, record.method
+        if kind in self._lines:
+            return self._lines[kind]
+        arm = self._arms[record.run, record.model]
+        return next(line for line in self.lines if line.arm == arm)
+
+    def line_named(self, run: str, model: str, method: str) -> Line | None:
+        """The line measured under these columns, or None."""
+        return self._lines.get((run, model, method))
 
     def _line(self, run: str, model: str, method: str) -> Line:
         arm = self._arms[run, model]
@@ -85,15 +109,32 @@ class Results:
         dash = 0 if label == arm else self.extensions.index(extension)
         return Line(arm, extension, label, self.arms.index(arm), dash)
 
+    @property
+    def measures(self) -> list[tuple[str, str]]:
+        """Every (task, metric) that there is by length, in the order of the records."""
+        whole = (r for r in self.records if r.depth is None and r.length is not None and r.task not in _ABOUT_TRAINING)
+        return list(dict.fromkeys((record.task, record.metric) for record in whole))
+
+    def trained(self, line: Line) -> set[int]:
+        """The training lengths of `line`: one, unless its records disagree."""
+        return self._trained[line]
+
+    def alone(self, line: Line) -> bool:
+        """Whether `line` is the only one of its arm, and there are others."""
+        return len(self.arms) > 1 and sum(other.arm == line.arm for other in self.lines) == 1
+
     def select(self, task: str, metric: str | None = None) -> Iterator[Record]:
         """Records of `task` with its usual metric, or the one named."""
-        metric = metric or METRICS[task]
+        metric = metric or METRICS.get(task, "accuracy")
         return (record for record in self.records if record.task == task and record.metric == metric)
 
     def by_length(self, task: str, metric: str | None = None) -> dict[Line, dict[int, Cell]]:
         """Cells over all depths by line and length, for the lines that have any."""
-        rows = ((r, r.length) for r in self.select(task, metric) if r.depth is None and r.length is not None)
-        return self._gather(rows)
+        place = task, metric or METRICS.get(task, "accuracy")
+        if place not in self._cells:
+            rows = ((r, r.length) for r in self.select(*place) if r.depth is None and r.length is not None)
+            self._cells[place] = self._gather(rows)
+        return self._cells[place]
 
     def by_depth(self, task: str, metric: str | None = None) -> dict[Line, dict[tuple[int, float], Cell]]:
         """Cells by line, length and depth, for the lines that have any."""
@@ -123,11 +164,33 @@ def _cell(by_seed: dict[int | None, Record]) -> Cell:
     values = {seed: record.value for seed, record in by_seed.items() if record.value is not None}
     seeds = tuple(sorted(values.items(), key=lambda item: -1 if item[0] is None else item[0]))
     n = sum(record.n or 0 for record in by_seed.values()) or None
+    lows = [record.low for record in by_seed.values() if record.low is not None]
+    bound = min(lows) if len(lows) == len(by_seed) else None
     if len(seeds) == 1:
         only = next(iter(by_seed.values()))
-        return Cell(seeds[0][1], only.low, only.high, seeds, n)
+        return Cell(seeds[0][1], only.low, only.high, seeds, n, bound)
     numbers = [value for _, value in seeds]
-    return Cell(sum(numbers) / len(numbers), min(numbers), max(numbers), seeds, n)
+    return Cell(sum(numbers) / len(numbers), min(numbers), max(numbers), seeds, n, bound)
+
+
+def _measured_or_all(records: Sequence[Record]) -> list[Record]:
+    """Records of arms that were measured, without those of their training; all of an arm that has no others.
+
+    Methods may be spelled otherwise in training, where they hold what the run has yet to fill in.
+    """
+    measured = {(record.run, record.model) for record in records if record.task not in _ABOUT_TRAINING}
+    return [r for r in records if r.task not in _ABOUT_TRAINING or (r.run, r.model) not in measured]
+
+
+def _short_labels(labels: set[str]) -> dict[str, str]:
+    """Each label without the settings in parentheses, or with their values alone where lines would be mixed up."""
+    bare = {label: re.sub(r"\([^()]*\)", "", label) for label in labels}
+    values = {label: re.sub(r"\w+=", "", label).replace("'", "") for label in labels}
+    count, valued = Counter(bare.values()), Counter(values.values())
+    return {
+        label: bare[label] if count[bare[label]] == 1 else values[label] if valued[values[label]] == 1 else label
+        for label in labels
+    }
 
 
 def _arm_names(records: Sequence[Record]) -> dict[tuple[str, str], str]:

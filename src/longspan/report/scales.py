@@ -91,3 +91,13 @@ def _log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
         ticks = [low * (high / low) ** (index / 4) for index in range(5)]
         return tuple((tick, format_value(tick, "perplexity")) for tick in ticks)
     return tuple((tick, f"{tick:,.10g}") for tick in ticks)
+
+
+def bytes_axis(values: Iterable[float], title: str) -> Axis:
+    """Logarithmic with ticks at powers of two, at most 7 of them."""
+    known = [value for value in values if math.isfinite(value) and value > 0] or [1.0]
+    low, high = min(known) / 1.1, max(known) * 1.1
+    first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+    step = max(1, math.ceil((last - first) / 6))
+    ticks = [2.0**power for power in range(first, last + 1, step)] or [low, high]
+    return Axis(low, high, tuple((tick, format_value(tick, "bytes")) for tick in ticks), title, "log")

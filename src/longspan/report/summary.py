@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from longspan.lengths import format_length
-from longspan.report.formats import format_cell, format_value
-from longspan.report.results import METRICS, PLAIN, Cell, Line, Results, lengths_of
+from longspan.report.contest import Contest, contest, names
+from longspan.report.formats import count, format_cell, format_value
+from longspan.report.paired import Difference, Pairs
+from longspan.report.results import PLAIN, Cell, Line, Results, lengths_of
 
 REACH = 0.5
 """Passkey accuracy that counts as reached, at every depth."""
 LEARNED = 0.95
 """Passkey accuracy inside the training window below which nothing follows from longer windows."""
+
+
+MOST_WEAK = 4
+"""So many lines that have not learned retrieval are named."""
 
 
 def reach(results: Results, line: Line) -> int | None:
@@ -32,26 +38,17 @@ def reach(results: Results, line: Line) -> int | None:
     return reached
 
 
-def best(cells: Mapping[Line, Mapping[int, Cell]], length: int, task: str) -> tuple[list[Line], list[Line]]:
-    """Lines that are best at `length` as printed, and others whose spread between seeds overlaps that of the first."""
-    metric = METRICS[task]
-    sign = -1 if metric == "accuracy" else 1
-    found = {line: row[length] for line, row in cells.items() if length in row and row[length].finite}
-    order = sorted(found, key=lambda line: sign * found[line].value)
-    if not order:
-        return [], []
-    top = found[order[0]]
-    equal = [ln for ln in order if format_value(found[ln].value, metric) == format_value(top.value, metric)]
-    return equal, [line for line in order if line not in equal and _overlap(found[line], top)]
+def sentences(results: Results, pairs: Pairs | None = None) -> list[str]:
+    """The headline of a report: perplexity at the training length and at the longest, and the reach of retrieval.
+
+    Args:
+        pairs: differences between lines; None allows what the records alone hold, pairs of seeds.
+    """
+    found = [*_perplexity(results, pairs or Pairs(results)), *_retrieval(results)]
+    return found or [f"{count(len(results.records), 'record')}; none is of perplexity or passkey by length."]
 
 
-def sentences(results: Results) -> list[str]:
-    """The headline of a report: perplexity at the training length and at the longest, and the reach of retrieval."""
-    found = [*_perplexity(results), *_retrieval(results)]
-    return found or [f"{len(results.records):,} records; none is of perplexity or passkey by length."]
-
-
-def _perplexity(results: Results) -> list[str]:
+def _perplexity(results: Results, pairs: Pairs) -> list[str]:
     cells = results.by_length("perplexity")
     lengths = lengths_of(cells)
     if not lengths:
@@ -60,22 +57,48 @@ def _perplexity(results: Results) -> list[str]:
     told = []
     for length in dict.fromkeys([trained if trained in lengths else lengths[0], lengths[-1]]):
         assert length is not None
-        leaders, close = best(cells, length, "perplexity")
-        if not leaders:
+        found = contest(results, pairs, "perplexity", "perplexity", length)
+        if found is None:
             continue
         where = f"At {format_length(length)} tokens"
         if trained and length == trained:
             where += ", the training length,"
         elif trained and length > trained:
             where += f", {length / trained:g} times the training length,"
+        leaders = found.leaders
         value = format_cell(cells[leaders[0]][length], "perplexity")
         text = f"{where} the lowest perplexity is {value} by {names(leaders)}"
         most = max(len(row[length].seeds) for row in cells.values() if length in row)
         if len(cells[leaders[0]][length].seeds) == 1 < most:
             text += " (one seed; others have more)"
-        text += f"; the seeds of {names(close)} overlap with it." if close else "."
-        told.append(text + _plain_beside(results, cells, length, leaders))
+        told.append(f"{text}{_beside(found, cells)}." + _plain_beside(results, cells, length, leaders))
     return told
+
+
+def _beside(found: Contest, cells: Mapping[Line, Mapping[int, Cell]]) -> str:
+    """How sure it is that the others are behind."""
+    if not found.rivals:
+        return ""
+    next_line, first = found.rivals[0]
+    value = format_value(cells[next_line][found.length].value, "perplexity")
+    if found.close:
+        unit = found.close[0][1].unit
+        lines = names([line for line, _ in found.close])
+        return f"; paired by {unit}, {lines} cannot be told from it"
+    if first is None:
+        return f"; whether the next, {next_line.label} ({value}), differs the records do not tell"
+    return f"; the next, {next_line.label}, is {_more_by(first)}"
+
+
+def _more_by(difference: Difference) -> str:
+    """How much a rival's perplexity is above the leader's: `3.1 % higher (1.2 to 5.0 %, ...)`."""
+    value, low, high = (1 / (1 + end) - 1 for end in (difference.value, difference.high, difference.low))
+    each = f"paired by {difference.unit}, n = {difference.n}"
+    return f"{_percent(value)} % higher ({_percent(low)} to {_percent(high)} %, {each})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
 
 
 def _plain_beside(results: Results, cells: Mapping[Line, Mapping[int, Cell]], length: int, leaders: list[Line]) -> str:
@@ -106,30 +129,14 @@ def _retrieval(results: Results) -> list[str]:
         ]
     weak = []
     for line, row in cells.items():
-        inside = [cell.value for length, cell in row.items() if length in results.train_lengths]
+        inside = [cell.value for length, cell in row.items() if length in results.trained(line)]
         if line.extension == PLAIN and inside and min(inside) < LEARNED:
-            weak.append(f"{line.label} ({format_value(min(inside), 'accuracy')})")
+            weak.append((line, min(inside)))
     if weak:
-        listed = ", ".join(weak)
+        worst = ", ".join(f"{line.label} ({format_value(value, 'accuracy')})" for line, value in weak[:MOST_WEAK])
+        more = f" and {len(weak) - MOST_WEAK} more" if len(weak) > MOST_WEAK else ""
         told.append(
-            f"Passkey at the training length itself is below {LEARNED:g} for {listed}: "
+            f"Passkey at the training length itself is below {LEARNED:g} for {worst}{more}: "
             "longer windows say little about retrieval there."
         )
     return told
-
-
-def names(lines: list[Line], most: int = 3) -> str:
-    """`a, b and c`, or the first few `and 4 more`."""
-    labels = [line.label for line in lines]
-    if len(labels) > most:
-        labels = [*labels[: most - 1], f"{len(labels) - most + 1} more"]
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
-
-
-def _overlap(first: Cell, second: Cell) -> bool:
-    """Whether seeds overlap. The interval of a single seed says how texts differ, which is the same for all lines."""
-    if len(first.seeds) < 2 or len(second.seeds) < 2:
-        return False
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return False
-    return first.low <= second.high and second.low <= first.high

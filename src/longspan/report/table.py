@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from longspan.errors import DataError
 from longspan.lengths import format_length
 from longspan.records import Record
 from longspan.report.formats import DASH, format_cell
 from longspan.report.line_table import LineTable
-from longspan.report.results import METRICS, Cell, Results, lengths_of
+from longspan.report.results import METRICS, Cell, Line, Results, lengths_of
 
 
 def markdown_table(
@@ -33,17 +33,24 @@ def markdown_table(
     if not cells:
         raise DataError(f"the records hold no {task} by length: measure it with `longspan eval --tasks {task}`")
     columns = list(lengths) if lengths is not None else lengths_of(cells)
+    return table_of(cells, columns, METRICS[task], intervals=intervals)
+
+
+def table_of(
+    cells: Mapping[Line, Mapping[int, Cell]], columns: Sequence[int], metric: str, *, intervals: bool = True
+) -> str:
+    """`cells` as a Markdown table: a row for each line, a column for each of the lengths `columns`."""
     head = ["arm", "extension", *map(format_length, columns)]
     rows = [head, [":--", ":--", *("--:" for _ in columns)]]
     for line, row in cells.items():
-        rows.append([_escape(line.arm), _escape(line.extension), *_row(row, columns, METRICS[task], intervals)])
+        rows.append([escape_pipes(line.arm), escape_pipes(line.extension), *_row(row, columns, metric, intervals)])
     return _markdown(rows)
 
 
 def markdown_of(table: LineTable) -> str:
     """`table` in Markdown, without its title and note."""
     rows = [["arm", "extension", *table.columns], [":--", ":--", *("--:" for _ in table.columns)]]
-    rows += [[_escape(line.arm), _escape(line.extension), *texts] for line, texts in table.rows.items()]
+    rows += [[escape_pipes(line.arm), escape_pipes(line.extension), *texts] for line, texts in table.rows.items()]
     return _markdown(rows)
 
 
@@ -60,7 +67,7 @@ def table_note(records: Sequence[Record], *, task: str = "perplexity") -> str:
     return f"{name} by length in tokens, mean of {seeds} seeds; {spread}; {DASH}: not measured."
 
 
-def _row(row: dict[int, Cell], columns: Sequence[int], metric: str, intervals: bool) -> list[str]:
+def _row(row: Mapping[int, Cell], columns: Sequence[int], metric: str, intervals: bool) -> list[str]:
     texts = [format_cell(row.get(length), metric) for length in columns]
     return texts if intervals else [text.split(" ")[0] for text in texts]
 
@@ -69,5 +76,6 @@ def _markdown(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _escape(text: str) -> str:
+def escape_pipes(text: str) -> str:
+    """`text` for a place of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

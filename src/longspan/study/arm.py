@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -11,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longspan.files import write_json, write_text
+from longspan.files import write_json
+from longspan.jsonl import write_rows
 from longspan.lengths import format_length
+from longspan.scores import SCORES_FILE
 from longspan.study.cells import Cell, plan_cells
 from longspan.study.config import StudyConfig
 from longspan.study.inputs import data_folder, open_held_out, tokens_per_epoch
@@ -45,6 +46,11 @@ class ArmRun:
     def measured_file(self) -> Path:
         """The numbers of all its cells, written when the last is there."""
         return self.folder / "measured.jsonl"
+
+    @property
+    def scores_file(self) -> Path:
+        """What each document and prompt of its cells scored, written with the numbers."""
+        return self.folder / SCORES_FILE
 
     @property
     def measuring_file(self) -> Path:
@@ -111,8 +117,9 @@ def run_arm(run: ArmRun, on_step: Callable[[Step], object], *, threads: int | No
         on_step(Step(work=work, cells=place, note=note))
         measurer.measure(cell)
         work += cell.work
-    records = [record for cell in plan_cells(run.study, run.arm) for record in measurer.records(cell)]
-    write_text(run.measured_file, "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records))
+    cells = plan_cells(run.study, run.arm)
+    write_rows(run.scores_file, [score for cell in cells for score in measurer.scores(cell)])
+    write_rows(run.measured_file, [record for cell in cells for record in measurer.records(cell)])
     on_step(Step(work=work, cells=len(run.cells), note="done"))
 
 

@@ -23,6 +23,7 @@ from longspan.files import file_hash, value_hash, write_json
 from longspan.lengths import format_length
 from longspan.models import load_model, load_tokenizer
 from longspan.records import Record
+from longspan.scores import Score, parse_score
 from longspan.study.cells import Cell
 from longspan.study.config import StudyConfig
 from longspan.study.inputs import perplexity_documents, perplexity_protocol, position_documents
@@ -77,11 +78,14 @@ class Measurer:
         path = self._file(key)
         if path.exists():
             return
+        scores: list[Score] = []
         with self._extended(cell):
-            records = getattr(self, f"_{cell.task}")(cell)
-        labels = {"run": self.study.name, "model": self.arm, "seed": self.seed, "train_length": self.train_length}
-        rows = [dataclasses.asdict(dataclasses.replace(record, **labels)) for record in records]
-        write_json(path, {"key": key, "records": rows})
+            records = getattr(self, f"_{cell.task}")(cell, scores)
+        labels: dict[str, Any] = {"run": self.study.name, "model": self.arm, "seed": self.seed}
+        trained = self.train_length
+        rows = [dataclasses.asdict(dataclasses.replace(row, **labels, train_length=trained)) for row in records]
+        kept = [dataclasses.asdict(dataclasses.replace(score, **labels)) for score in scores]
+        write_json(path, {"key": key, "records": rows, "scores": kept})
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the numbers of `cell` are there."""
@@ -92,6 +96,12 @@ class Measurer:
         rows = json.loads(self._file(self._key(cell)).read_text(encoding="utf-8"))["records"]
         method = self.study.methods_in_force(self.arm, cell.extension)
         return [Record(**{**row, "method": method}) for row in rows]
+
+    def scores(self, cell: Cell) -> list[Score]:
+        """What each document or prompt of `cell` scored; none in a file that was written without them."""
+        rows = json.loads(self._file(self._key(cell)).read_text(encoding="utf-8")).get("scores", [])
+        method = self.study.methods_in_force(self.arm, cell.extension)
+        return [parse_score({**row, "method": method}) for row in rows]
 
     def _key(self, cell: Cell) -> dict[str, Any]:
         """Everything that decides the numbers of a cell."""
@@ -121,7 +131,7 @@ class Measurer:
         with extend(self.model, cell.extension, **lengths, again=is_extended(self.model)):
             yield
 
-    def _perplexity(self, cell: Cell) -> list[Record]:
+    def _perplexity(self, cell: Cell, scores: list[Score]) -> list[Record]:
         protocol = perplexity_protocol(self.study)
         return perplexity(
             self.model,
@@ -133,13 +143,14 @@ class Measurer:
             max_targets=protocol.max_targets,
             token_bytes=self.token_bytes,
             progress=False,
+            on_scores=scores.extend,
         )
 
-    def _position(self, cell: Cell) -> list[Record]:
+    def _position(self, cell: Cell, scores: list[Score]) -> list[Record]:
         documents = position_documents(self.study, self.text)
         return position_curve(self.model, documents, length=cell.length, train_length=self.train_length, progress=False)
 
-    def _passkey(self, cell: Cell) -> list[Record]:
+    def _passkey(self, cell: Cell, scores: list[Score]) -> list[Record]:
         settings = self.study.evaluate.passkey
         assert settings is not None
         return passkey(
@@ -151,6 +162,7 @@ class Measurer:
             seed=settings.seed,
             filler="template" if settings.filler == "template" else cast(Sequence[int], self.text.tokens),
             progress=False,
+            on_scores=scores.extend,
         )
 
 

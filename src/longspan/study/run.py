@@ -11,12 +11,14 @@ import yaml
 
 from longspan.errors import ConfigError, TrainingError
 from longspan.files import alone_in, write_json, write_text
+from longspan.jsonl import write_rows
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, write_report
 from longspan.report.cost import cost_table, short_context_table
 from longspan.report.distance import distance_table
 from longspan.report.results import Results
 from longspan.report.table import markdown_of, table_note
+from longspan.scores import SCORES_FILE, read_scores
 from longspan.study.arm import ArmRun, arm_runs
 from longspan.study.config import StudyConfig
 from longspan.study.gate import gate_line, gate_records
@@ -33,7 +35,8 @@ def compare(config: StudyConfig, out: Path | str, *, jobs: int = 1, progress: bo
     """Train every arm with every seed on the same data, measure all cells, and report; returns `out`.
 
     Everything finished is kept: called again after a stop or a failure, it goes on from there. In `out` appear
-    `study.yaml`, `runs/ARM-SEED/` (as `train` leaves them), and at the end `records.jsonl`, `table.md`, `report.html`.
+    `study.yaml`, `runs/ARM-SEED/` (as `train` leaves them), and at the end `records.jsonl`, `scores.jsonl`,
+    `table.md`, `report.html`.
 
     Args:
         jobs: arms run at the same time, each in a process of its own with its share of the processor's cores.
@@ -84,8 +87,8 @@ def write_results(config: StudyConfig, runs: Sequence[ArmRun], out: Path) -> Non
     measuring = {run.name: json.loads(run.measuring_file.read_text(encoding="utf-8")) for run in runs}
     data = json.loads((out / DATA_FILE).read_text(encoding="utf-8"))
     write_json(out / DATA_FILE, {**data, "measuring": measuring})
-    text = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in [*gates, *records])
-    write_text(out / RECORDS_FILE, text)
+    write_rows(out / SCORES_FILE, [score for run in runs for score in read_scores(run.folder)])
+    write_rows(out / RECORDS_FILE, [*gates, *records])
     write_text(out / TABLE_FILE, results_table(config, records))
     write_report([out], out / REPORT_FILE, title=config.name)
 
