@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,29 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def append_lines(path: Path, lines: Iterable[str], *, is_whole: Callable[[bytes], bool]) -> None:
+    """Add `lines` to the end of `path`, flushed to disk.
+
+    A last line that a crash has left without its newline gets it if the line `is_whole`, else it is cut off.
+    """
+    path = Path(path)
+    text = "".join(f"{line}\n" for line in lines)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0)
+            content = file.read()
+            end = content.rfind(b"\n") + 1
+            if end < len(content):
+                if is_whole(content[end:]):
+                    file.write(b"\n")
+                else:
+                    file.truncate(end)
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def file_hash(path: Path) -> str:

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from longspan.errors import DataError
-from longspan.files import storage_errors
+from longspan.files import append_lines
 
 
 @functools.cache
@@ -81,6 +80,8 @@ class Record:
     """Tokens in the model's window when measured."""
     depth: float | None = None
     """Place inside the window, 0 (start) to 1 (end)."""
+    distance: int | None = None
+    """Tokens between what an answer needs and the answer."""
     seed: int | None = None
     commit: str | None = field(default_factory=commit)
     versions: str = field(default_factory=versions)
@@ -90,30 +91,15 @@ class Record:
 
 def append_records(path: Path, records: Iterable[Record]) -> None:
     """Add `records` to the end of `path`, flushed to disk; a line torn by a crash is mended first."""
-    path = Path(path)
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            _mend_torn_line(file)
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+    append_lines(path, (json.dumps(asdict(record)) for record in records), is_whole=_is_record)
 
 
-def _mend_torn_line(file: Any) -> None:
-    """Make `file` end with a whole line: a last record that lacks only the newline gets it, a torn one is cut off."""
-    file.seek(0)
-    content = file.read()
-    whole = content.rfind(b"\n") + 1
-    if whole == len(content):
-        return
+def _is_record(line: bytes) -> bool:
     try:
-        _read_record(content[whole:])
+        _read_record(line)
     except _NOT_A_RECORD:
-        file.truncate(whole)
-    else:
-        file.write(b"\n")
+        return False
+    return True
 
 
 def read_records(path: Path) -> list[Record]:

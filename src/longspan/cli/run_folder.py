@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from longspan.cli.interrupts import interrupts
 from longspan.errors import ConfigError, DataError
-from longspan.files import storage_errors, write_json
+from longspan.evaluate.task import Outcome
+from longspan.files import append_lines, storage_errors, write_json
 from longspan.records import Record, append_records, read_records
 
 PROTOCOL_FILE = "eval.json"
 RECORDS_FILE = "records.jsonl"
+SAMPLES_FILE = "samples.jsonl"
 
 
 class RunFolder:
@@ -73,6 +77,34 @@ class RunFolder:
             self.protocol = merged
         append_records(self.out / RECORDS_FILE, records)
         interrupts.check()
+
+    def keep_samples(self, labels: dict[str, Any], task: str, outcomes: Sequence[Outcome], tokenizer: Any) -> None:
+        """Add prompts and answers of one cell of `task`; a cell that is measured again is there again, later."""
+        lines = [
+            json.dumps(
+                {
+                    **labels,
+                    "task": task,
+                    **dataclasses.asdict(outcome.place),
+                    "distance": outcome.sample.distance,
+                    "prompt": tokenizer.decode(outcome.sample.prompt_ids),
+                    "references": outcome.sample.references,
+                    "answer": outcome.answer,
+                    "score": outcome.score,
+                    "nll": outcome.nll,
+                }
+            )
+            for outcome in outcomes
+        ]
+        append_lines(self.out / SAMPLES_FILE, lines, is_whole=_is_json)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_protocol(path: Path) -> dict[str, Any]:
