@@ -56,7 +56,9 @@ def answer_all(
     """
     if decoding not in ("auto", "forced", "generate"):
         raise DataError(f"unknown decoding '{decoding}': use auto, forced or generate")
-    if decoding == "forced" and not all(_digits_are_tokens(tokenizer, sample) for sample in samples):
+    if task.by_token:
+        decoding = "forced"
+    elif decoding == "forced" and not all(_digits_are_tokens(tokenizer, sample) for sample in samples):
         raise DataError("this tokenizer merges digits, so forced decoding is not exact: use decoding='auto'")
     rows = rows_per_batch(model, samples[0].length, batch_size)
     with evaluating(model):

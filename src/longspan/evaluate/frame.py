@@ -62,6 +62,10 @@ class Frame:
         """Tokens of `text` on a line of its own, the newline before it included."""
         return self._pieces.after(NEUTRAL, f"\n{text}")
 
+    def piece(self, text: str) -> list[int]:
+        """Tokens of `text` in the middle of a line."""
+        return self._pieces.after(NEUTRAL, text)
+
     def slot(self, length: int, instruction: str, question: str, lead: str, answer: str, least: int = 0) -> Slot:
         """Everything but the context of a prompt of `length` tokens.
 
@@ -83,12 +87,30 @@ class Frame:
             )
         return Slot(opening, closing, answer_ids, count)
 
-    def finish(self, slot: Slot, context: list[int], references: Sequence[str], evidence: int | None) -> Sample:
-        """The prompt with its context; `evidence` is where in it the first thing stands that the answer needs."""
+    def finish(
+        self,
+        slot: Slot,
+        context: list[int],
+        references: Sequence[str],
+        evidence: int | None,
+        candidates: Sequence[str] = (),
+    ) -> Sample:
+        """The prompt with its context.
+
+        Args:
+            evidence: where in it the first thing stands that the answer needs.
+            candidates: what an answer may name; nothing else counts. None: whatever looks like a value.
+        """
         assert len(context) == slot.count
         prompt = [*slot.opening, *context, *slot.closing]
         distance = None if evidence is None else len(prompt) - len(slot.opening) - evidence
-        return Sample(prompt_ids=prompt, answer_ids=slot.answer, references=tuple(references), distance=distance)
+        return Sample(
+            prompt_ids=prompt,
+            answer_ids=slot.answer,
+            references=tuple(references),
+            among=frozenset(word.lower() for word in candidates) or None,
+            distance=distance,
+        )
 
     @functools.cached_property
     def ordinary(self) -> np.ndarray:
@@ -104,6 +126,19 @@ class Frame:
         """Places in `tokens` where a line can be put in: behind each sentence, at the beginning and at the end."""
         inside = [place for place, token in enumerate(tokens[:-1], start=1) if token in self._full_stops]
         return sorted({0, *inside, len(tokens)})
+
+    @staticmethod
+    def insert(hay: list[int], lines: Sequence[list[int]], places: Sequence[int]) -> tuple[list[int], list[int]]:
+        """`hay` with each of `lines` put in before its token number `places[i]`; and where each line then begins."""
+        context: list[int] = []
+        starts = [0] * len(lines)
+        done = 0
+        for number in sorted(range(len(lines)), key=lambda number: places[number]):
+            context += hay[done : places[number]]
+            done = places[number]
+            starts[number] = len(context)
+            context += lines[number]
+        return context + hay[done:], starts
 
     @functools.cached_property
     def newline(self) -> list[int]:

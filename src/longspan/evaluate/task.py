@@ -54,6 +54,8 @@ class Sample:
     """A right answer, as it continues the prompt."""
     references: tuple[str, ...]
     """What a right answer says, in the order of `answer_ids`."""
+    among: frozenset[str] | None = None
+    """What an answer may name, in lower case: nothing else counts as a value. None: whatever looks like one."""
     distance: int | None = None
     """Tokens from the first thing that the answer needs (its first token) to the answer."""
 
@@ -150,6 +152,9 @@ class SampleTask(Task):
     has_depth: ClassVar[bool] = True
     """Whether one place is asked for, which is measured on a grid. If not, a length has trials x depths samples."""
 
+    by_token: ClassVar[bool] = False
+    """Whether the greedy tokens must be those of the right answer; then no text is read, and nothing is generated."""
+
     @abstractmethod
     def sample(self, frame: Frame, place: Place) -> Sample:
         """The prompt of that place, `place.length` tokens with its answer.
@@ -180,7 +185,7 @@ class SampleTask(Task):
 
         check_samples(self, bench, name)
 
-        found = {"trials": bench.trials, "depths": bench.depths, "decoding": bench.decoding, "chat": bench.chat}
+        found = {key: getattr(bench, key) for key in ("trials", "depths", "decoding", "chat") if key in self.reads}
         if "haystack" in self.reads:
             tokens = bench.haystack
             found["haystack"] = "own" if tokens is None else value_hash([int(token) for token in tokens])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from longspan.errors import LengthError
 from longspan.evaluate.task import PROMPTS_READ, Place, Sample, SampleTask
 
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 class Copying(SampleTask):
     """Go on with a random string of tokens that has been seen once before.
 
-    The prompt is BOS and random tokens; `span` of them stand at the depth asked for, and their first `shown` come
-    again at its end. Right if the model goes on with the rest of them; `nll` is the loss of that rest per token, whose
-    chance level is the logarithm of the vocabulary. Distance runs from the beginning of the string to the answer.
+    The prompt is BOS and random tokens; the string stands at the depth asked for, and its first tokens come again at
+    the end, and nowhere else. Right if the most likely tokens are the rest of it; `nll` is the loss of that rest per
+    token, whose chance level is the logarithm of the vocabulary. Distance runs from the string to the answer.
+    `induction` is the shortest case: after one token, the one that followed it. Token by token, no text is read.
     Source: the repeated random tokens of Olsson et al. 2022, with the distance as the axis.
     """
 
@@ -27,7 +30,8 @@ class Copying(SampleTask):
     shown: int = 8
     """How many of them come again before the answer."""
 
-    reads: ClassVar[frozenset[str]] = PROMPTS_READ - {"chat"}
+    reads: ClassVar[frozenset[str]] = PROMPTS_READ - {"chat", "decoding"}
+    by_token: ClassVar[bool] = True
 
     def sample(self, frame: Frame, place: Place) -> Sample:
         rng, opening = place.rng(), list(frame.talk.opening_ids)
@@ -37,10 +41,13 @@ class Copying(SampleTask):
                 f"a prompt of {frame.name} takes at least {place.length - spare} tokens, more than the length "
                 f"{place.length}: choose greater lengths"
             )
-        filler, string = (rng.choice(frame.ordinary, size=size).tolist() for size in (spare, self.span))
+        string = rng.choice(frame.ordinary, size=self.span, replace=False)
+        # what is shown must not stand elsewhere, or there would be two ways to go on
+        filler = rng.choice(np.setdiff1d(frame.ordinary, string[: self.shown]), size=spare).tolist()
         start = round((0.5 if place.depth is None else place.depth) * spare)
-        prompt = [*opening, *filler[:start], *string, *filler[start:], *string[: self.shown]]
-        answer = string[self.shown :]
+        tokens = string.tolist()
+        prompt = [*opening, *filler[:start], *tokens, *filler[start:], *tokens[: self.shown]]
+        answer = tokens[self.shown :]
         return Sample(
             prompt_ids=prompt,
             answer_ids=answer,
@@ -49,12 +56,8 @@ class Copying(SampleTask):
         )
 
     def score(self, answer: str, sample: Sample) -> float:
-        return float(bool(sample.references[0]) and answer.startswith(sample.references[0]))
+        return float(answer.startswith(sample.references[0]))
 
-    def settled(self, answer: str, sample: Sample) -> float | None:
-        if answer.startswith(sample.references[0]):
-            return 1.0
-        return None if sample.references[0].startswith(answer) else 0.0
 
-    def new_tokens(self, sample: Sample) -> int:
-        return len(sample.answer_ids)
+PRESETS = {"induction": Copying(span=2, shown=1)}
+GROUPS = {"small": ("copying", "induction", "passkey")}

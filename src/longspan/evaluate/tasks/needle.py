@@ -93,7 +93,7 @@ class Needle(SampleTask):
         if place.depth is not None:
             depths[0] = place.depth
         places = [min(ends, key=lambda end: abs(end - depth * spare)) for depth in depths]
-        context, starts = _insert(hay, lines, places)
+        context, starts = frame.insert(hay, lines, places)
         needed = starts[: len(hidden.values)]
         return frame.finish(slot, context, hidden.values, min(needed))
 
@@ -175,19 +175,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _uuid(rng: np.random.Generator) -> str:
     return str(uuid.UUID(bytes=rng.bytes(16), version=4))
-
-
-def _insert(hay: list[int], lines: Sequence[list[int]], places: Sequence[int]) -> tuple[list[int], list[int]]:
-    """`hay` with each of `lines` put in before its token number `places[i]`; and where each line then begins."""
-    context: list[int] = []
-    starts = [0] * len(lines)
-    done = 0
-    for number in sorted(range(len(lines)), key=lambda number: places[number]):
-        context += hay[done : places[number]]
-        done = places[number]
-        starts[number] = len(context)
-        context += lines[number]
-    return context + hay[done:], starts
 
 
 PRESETS = {
