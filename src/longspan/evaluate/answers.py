@@ -50,6 +50,8 @@ def settled_recall(
 ) -> float | None:
     """The recall of an answer that begins so, once all values that count are there and have ended; else None."""
     found = values(answer, pattern, among)
-    if len(found) < len(references) or len(answer) < found[len(references) - 1][1] + 2:
-        return None  # two characters on, nothing can turn the last value into a part of another
-    return recall(answer, references, pattern, among)
+    if len(found) < len(references):
+        return None
+    behind = answer[found[len(references) - 1][1] :]
+    # a full stop, comma or hyphen may still turn the last value into a part of another
+    return None if not behind or (len(behind) == 1 and behind in ".,-") else recall(answer, references, pattern, among)

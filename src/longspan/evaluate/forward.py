@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from longspan.errors import CheckpointError, DataError, FamilyError
 from longspan.surgery.families import PREFIX
+from longspan.surgery.rotary import LOCAL, LongspanRotary
 
 _LOGIT_ELEMENTS = 1 << 24
 """Logits alive at once: 64 MiB in float32, whatever the length and the vocabulary."""
@@ -66,6 +67,19 @@ def rows_per_batch(model: PreTrainedModel, length: int, batch_size: int | None) 
     return max(1, _TOKENS_PER_BATCH.get(model.device.type, _TOKENS_PER_BATCH_ACCELERATOR) // length)
 
 
+def frequencies_follow_length(model: PreTrainedModel) -> bool:
+    """Whether what a token sees changes when further tokens follow: dynamic NTK, LongRoPE with two sets of factors."""
+    if any(isinstance(module, LongspanRotary) and _follows(module) for module in model.modules()):
+        return True
+    parameters = getattr(model.config, "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return any(found.get("rope_type") in ("dynamic", "longrope") for found in [parameters, *nested])
+
+
+def _follows(rotary: LongspanRotary) -> bool:
+    return any(terms.slots.follows_length() for terms in (rotary.terms(None), rotary.terms(LOCAL)))
+
+
 def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> Scores:
     """Score the tokens rows[row[i], column[i]], each given everything to its left in its row.
 
@@ -79,16 +93,20 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
         column: column of each target, at least 1, LongTensor [targets].
     """
     assert int(column.min()) >= 1, "the first token of a row has nothing to its left"
-    head = _head(model)
     rows = rows.to(model.device)
     row, column = row.to(model.device), column.to(model.device)
-    targets = rows[row, column]
     hidden = model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state
+    return scores_of(model, hidden[row, column - 1], rows[row, column])
+
+
+def scores_of(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Scores:
+    """Score `targets` [targets], each by the hidden state before it, [targets, hidden]."""
+    head = _head(model)
     chunk = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
     nll, choice = [], []
     for start in range(0, len(targets), chunk):
         part = slice(start, start + chunk)
-        logits = head(hidden[row[part], column[part] - 1]).float()
+        logits = head(hidden[part]).float()
         nll.append(F.cross_entropy(logits, targets[part], reduction="none"))
         choice.append(logits.argmax(dim=-1))
     return Scores(nll=torch.cat(nll).cpu().double(), choice=torch.cat(choice).cpu())

@@ -72,13 +72,14 @@ class Frame:
         Args:
             question: a line of its own.
             lead: words that the answer follows; in a chat they open the model's turn.
+            answer: without the full stop that is put behind it, and that shows where the last value ends.
             least: tokens that the context needs.
 
         Raises:
             LengthError: `length` is too short.
         """
         opening = [*self.talk.opening_ids, *self._pieces.after(self.talk.opening, instruction)]
-        closing, answer_ids = self._pieces.parted(f"\n{question}{self.talk.between}{lead}", f" {answer}")
+        closing, answer_ids = self._pieces.parted(f"\n{question}{self.talk.between}{lead}", f" {answer}.")
         count = length - len(opening) - len(closing) - len(answer_ids)
         if count < least:
             raise LengthError(

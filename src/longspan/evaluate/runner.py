@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from longspan.errors import DataError
-from longspan.evaluate.answering import answer_all
+from longspan.evaluate.answering import answer_all, shares
 from longspan.evaluate.forward import rows_per_batch
 from longspan.evaluate.frame import Frame
 from longspan.evaluate.intervals import Z_95, normal_mean, wilson
@@ -75,7 +75,13 @@ def outcomes(task: SampleTask, bench: Bench, frame: Frame, places: Sequence[Plac
     """What the model makes of the prompts at `places`, which are of one length."""
     samples = [task.sample(frame, place) for place in places]
     answers = answer_all(
-        bench.model, bench.tokenizer, task, samples, decoding=bench.decoding, batch_size=bench.batch_size
+        bench.model,
+        bench.tokenizer,
+        task,
+        samples,
+        decoding=bench.decoding,
+        batch_size=bench.batch_size,
+        reuse=bench.reuse,
     )
     return [
         Outcome(place=place, sample=sample, score=answer.score, nll=answer.nll, answer=answer.text)
@@ -115,8 +121,10 @@ def measure_samples(task: SampleTask, bench: Bench, name: str) -> list[Record]:
         for length in bench.lengths:
             bar.set_description(f"{name} {format_length(length)}")
             cells = []
-            # short prompts of several depths fill one batch
+            # short prompts of several depths fill one batch; those that share a beginning are read in turn
             together = max(1, rows_per_batch(bench.model, length, bench.batch_size) // trials)
+            if shares(bench.model, length, bench.batch_size, bench.reuse):
+                together = len(grid)
             for start in range(0, len(grid), together):
                 group = grid[start : start + together]
                 for depth in group:

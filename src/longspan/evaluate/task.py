@@ -83,8 +83,8 @@ class Bench:
     seed: int = 0
     decoding: str = "auto"
     batch_size: int | None = None
-    reuse: bool = True
-    """Whether prompts that begin alike share the keys and values of that beginning."""
+    reuse: bool | None = None
+    """Whether prompts that begin alike share the keys and values of that beginning; None: where that is faster."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of single tasks by name: stride, variant, max_targets, ..."""
     progress: bool = False
@@ -155,6 +155,9 @@ class SampleTask(Task):
     by_token: ClassVar[bool] = False
     """Whether the greedy tokens must be those of the right answer; then no text is read, and nothing is generated."""
 
+    reads_on: ClassVar[bool] = True
+    """Whether what follows a right answer can make it wrong: another digit, say."""
+
     @abstractmethod
     def sample(self, frame: Frame, place: Place) -> Sample:
         """The prompt of that place, `place.length` tokens with its answer.
@@ -185,7 +188,8 @@ class SampleTask(Task):
 
         check_samples(self, bench, name)
 
-        found = {key: getattr(bench, key) for key in ("trials", "depths", "decoding", "chat") if key in self.reads}
+        shown = [key for key in ("trials", "depths", "decoding", "chat") if key in self.reads]
+        found: dict[str, Any] = {key: getattr(bench, key) for key in shown}
         if "haystack" in self.reads:
             tokens = bench.haystack
             found["haystack"] = "own" if tokens is None else value_hash([int(token) for token in tokens])

@@ -66,10 +66,11 @@ class ContextGain(Task):
                 progress=bench.progress,
             )
 
+        def measure(length: int) -> list[Record]:
+            return _records(journal, sums(shortest), sums(length), length)
+
         for length in sorted(bench.lengths):
-            journal.cell(
-                ("nll", "gain"), length, None, lambda at=length: _records(journal, sums(shortest), sums(at), at)
-            )
+            journal.cell(("nll", "gain"), length, None, functools.partial(measure, length))
         return journal.records
 
 

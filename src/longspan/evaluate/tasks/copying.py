@@ -32,6 +32,7 @@ class Copying(SampleTask):
 
     reads: ClassVar[frozenset[str]] = PROMPTS_READ - {"chat", "decoding"}
     by_token: ClassVar[bool] = True
+    reads_on: ClassVar[bool] = False
 
     def sample(self, frame: Frame, place: Place) -> Sample:
         rng, opening = place.rng(), list(frame.talk.opening_ids)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from longspan.errors import LengthError
 from longspan.evaluate import answers
 from longspan.evaluate.task import Place, Sample, SampleTask
 
@@ -43,19 +44,13 @@ class FrequentWords(SampleTask):
         coined = _coined(rng, self.vocabulary)
         asked = coined[: self.asked]
         question = f"What are the {self.asked} most frequent words of the text?"
-        slot = frame.slot(place.length, INSTRUCTION, question, "The most frequent words are", ", ".join(asked))
         pieces = [frame.piece(f" {word}") for word in coined]
         sizes = np.array([len(piece) for piece in pieces])
         newline = frame.newline
-        total = _most_words(sizes, slot.count - len(newline), self._counts)
-        counts = self._counts(total)
-        if not self._clear(counts):
-            least = next(n for n in range(total, 10_000) if self._clear(self._counts(n)))
-            need = place.length - slot.count + len(newline) + int(self._counts(least) @ sizes)
-            raise LengthError(
-                f"a prompt of {frame.name} takes at least {need} tokens with this tokenizer, more than the length "
-                f"{place.length}: choose greater lengths"
-            )
+        fewest = next(total for total in itertools.count(1) if self._clear(self._counts(total)))
+        least = len(newline) + int(self._counts(fewest) @ sizes)
+        slot = frame.slot(place.length, INSTRUCTION, question, "The most frequent words are", ", ".join(asked), least)
+        counts = self._counts(_most_words(sizes, slot.count - len(newline), self._counts))
         order = rng.permutation(np.repeat(np.arange(len(coined)), counts))
         body = newline + [token for number in order for token in pieces[number]]
         padding = frame.noise(slot.count - len(body))
@@ -85,12 +80,12 @@ def _coined(rng: np.random.Generator, count: int) -> list[str]:
     return [_SYLLABLES[n // base**2] + _SYLLABLES[n // base % base] + _SYLLABLES[n % base] for n in numbers]
 
 
-def _most_words(sizes: np.ndarray, room: int, counts: object) -> int:
+def _most_words(sizes: np.ndarray, room: int, counts: Callable[[int], np.ndarray]) -> int:
     """The greatest number of words whose tokens fit into `room`."""
     low, high = 0, max(1, 2 * room)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if int(counts(middle) @ sizes) <= room else (low, middle - 1)  # type: ignore[operator]
+        low, high = (middle, high) if int(counts(middle) @ sizes) <= room else (low, middle - 1)
     return low
 
 

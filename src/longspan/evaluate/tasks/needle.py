@@ -79,14 +79,12 @@ class Needle(SampleTask):
     def sample(self, frame: Frame, place: Place) -> Sample:
         rng = place.rng()
         hidden = self._hide(rng)
-        slot = self._slot(frame, place.length, hidden)
         lines = [frame.line(_sentence(key, value)) for key, value in hidden.needles]
+        slot = self._slot(frame, place.length, hidden, least=sum(map(len, lines)))
         if self.hay == "needles":
             lines += self._more(frame, rng, slot, lines, {key for key, _ in hidden.needles})
             return self._among_needles(frame, place, slot, lines, hidden, rng)
         spare = slot.count - sum(map(len, lines))
-        if spare < 0:
-            slot = self._slot(frame, place.length, hidden, least=sum(map(len, lines)))
         hay = frame.noise(spare) if self.hay == "noise" else frame.text(spare, place.shared_rng())
         ends = frame.ends(hay)
         depths = rng.random(len(lines))
@@ -108,7 +106,7 @@ class Needle(SampleTask):
     def _value(self, rng: np.random.Generator) -> str:
         return _uuid(rng) if self.value == "uuid" else str(rng.integers(10 ** (_DIGITS - 1), 10**_DIGITS))
 
-    def _slot(self, frame: Frame, length: int, hidden: _Hidden, least: int = 0) -> Slot:
+    def _slot(self, frame: Frame, length: int, hidden: _Hidden, least: int) -> Slot:
         names = _listed(hidden.asked)
         codes = "access codes" if self._several else "access code"
         verb = "are" if self._several else "is"
@@ -143,8 +141,6 @@ class Needle(SampleTask):
         hidden: _Hidden,
         rng: np.random.Generator,
     ) -> Sample:
-        if sum(map(len, lines)) > slot.count:
-            self._slot(frame, place.length, hidden, least=sum(map(len, lines)))
         asked, others = lines[: len(hidden.values)], lines[len(hidden.values) :]
         order = list(others)
         spots = rng.random(len(asked)) if place.depth is None else np.array([place.depth])

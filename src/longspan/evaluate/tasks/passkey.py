@@ -25,6 +25,8 @@ class Passkey(SampleTask):
 
     reads: ClassVar[frozenset[str]] = PROMPTS_READ | {"haystack"}
 
+    reads_on: ClassVar[bool] = False
+
     def sample(self, frame: Frame, place: Place) -> Sample:
         from longspan.data.passkey import random_key
 

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from longspan.evaluate.frame import Frame
 
 _FIRST = """
-    Ada Alma Anton Arne Astrid Bela Berta Boris Carla Clara Cyril Dario Dora Edgar Edith Elias Elsa Emil Enid Felix Flora
-    Franz Frida Georg Gerda Greta Hanna Hector Hedda Hugo Ida Igor Ines Ingrid Ivo Jonas Judith Jules Karin Klaus Lars
-    Lena Leo Linus Livia Lotte Lucia Magda Marta Matteo Mina Mira Nora Olaf Olga Oskar Paula Pavel Petra Rasmus Rita
-    Ruben Selma Signe Silas Sonja Stefan Tessa Theo Tilda Ulla Viktor Vera Wanda Willem Xenia Yara Zelda
+    Ada Alma Anton Arne Astrid Bela Berta Boris Carla Clara Cyril Dario Dora Edgar Edith Elias Elsa Emil Enid
+    Felix Flora Franz Frida Georg Gerda Greta Hanna Hector Hedda Hugo Ida Igor Ines Ingrid Ivo Jonas Judith
+    Jules Karin Klaus Lars Lena Leo Linus Livia Lotte Lucia Magda Marta Matteo Mina Mira Nora Olaf Olga Oskar
+    Paula Pavel Petra Rasmus Rita Ruben Selma Signe Silas Sonja Stefan Tessa Theo Tilda Ulla Viktor Vera Wanda
+    Willem Xenia Yara Zelda
 """
 _LAST = """
-    Abrams Ahlberg Albers Arden Baxter Belling Birk Bloom Brandt Brook Calder Carver Corbin Dahl Dane Decker Dorn Ekman
-    Elder Fabian Falk Farley Finch Fletcher Gale Garner Graff Hale Halvorsen Harker Hartman Holm Hooper Horn Ibsen Jansen
-    Jarvis Keller Kimball Kramer Lambert Larkin Lind Lowell Marlow Mercer Merrick Moller Nash Nielsen Norling Oakes
-    Olsen Palmer Penrose Pike Quist Radley Ramsey Reeves Ritter Rowan Sander Selby Shaw Stroud Sutter Talbot Tanner
-    Thorne Tolman Ullman Vance Vogel Wallin Warner Weller Winter Yates Zander
+    Abrams Ahlberg Albers Arden Baxter Belling Birk Bloom Brandt Brook Calder Carver Corbin Dahl Dane Decker
+    Dorn Ekman Elder Fabian Falk Farley Finch Fletcher Gale Garner Graff Hale Halvorsen Harker Hartman Holm
+    Hooper Horn Ibsen Jansen Jarvis Keller Kimball Kramer Lambert Larkin Lind Lowell Marlow Mercer Merrick
+    Moller Nash Nielsen Norling Oakes Olsen Palmer Penrose Pike Quist Radley Ramsey Reeves Ritter Rowan Sander
+    Selby Shaw Stroud Sutter Talbot Tanner Thorne Tolman Ullman Vance Vogel Wallin Warner Weller Winter Yates
+    Zander
 """
 _TOWN_HEADS = """
     Alder Ash Birch Brack Cliff Dun East Elm Fair Fern Glen Grim Hart Hazel High Kings Lang Marsh
