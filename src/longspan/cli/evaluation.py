@@ -101,6 +101,7 @@ class Evaluation:
         """
         from longspan import evaluate, surgery
         from longspan.equation import fill_slots
+        from longspan.evaluate.room import check_memory
         from longspan.evaluate.tasks import find_task
         from longspan.registry import parse_methods
         from longspan.surgery.families import family_of
@@ -114,6 +115,7 @@ class Evaluation:
         haystack = [token for text in _encode(tokenizer, _read(settings.haystack)) for token in text.tolist()]
         model = self.common.load_model(self.name)
         family_of(model)
+        check_memory(model, settings.lengths)
         if settings.extend is not None:
             self._extend(model)
         bench = self._bench(folder, model, tokenizer, _encode(tokenizer, texts), haystack)

@@ -94,5 +94,13 @@ def card(name: str) -> str:
     return f"{text}\n\nSettings: {values}" if values else text
 
 
+def page() -> str:
+    """All cards as Markdown: docs/tasks.md."""
+    parts = ["# Tasks\n\nWritten by `make docs` from the cards in `src/longspan/evaluate/tasks`; edit those.\n"]
+    parts += [f"\n## {name}\n\n```text\n{card(name)}\n```\n" for name in all_tasks()]
+    groups = [f"- `{group}`: {', '.join(names)}\n" for group, names in task_groups().items()]
+    return "".join([*parts, "\n## Groups\n\n", *groups])
+
+
 def _settings(task: Task) -> dict[str, object]:
     return {item.name: getattr(task, item.name) for item in dataclasses.fields(task)}  # type: ignore[arg-type]
