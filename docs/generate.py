@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from longspan.cli import main as longspan
-from longspan.files import write_json
+from longspan.evaluate.tasks import page as tasks_page
+from longspan.files import write_json, write_text
 from longspan.lengths import format_bytes, format_length
 from longspan.planner.activations import Work, peak_bytes
 from longspan.planner.reach import own_reach
@@ -66,8 +67,9 @@ def main() -> int:
 
 def generate(root: Path) -> list[Path]:
     """Write all generated pages below `root`; their paths from there."""
-    methods, readme = Path("docs/methods.md"), Path("README.md")
+    methods, tasks, readme = Path("docs/methods.md"), Path("docs/tasks.md"), Path("README.md")
     longspan(["methods", "--markdown", str(root / methods), "--quiet"])
+    write_text(root / tasks, tasks_page())
     os.environ.setdefault("LONGSPAN_DATA", "data")  # the study files name it; nothing is read from there
     studies = sorted(path.parent.relative_to(root) for path in root.glob("results/*/study.yaml"))
     pages = [page for study in studies for page in _study_pages(root, study)]
@@ -87,7 +89,7 @@ def generate(root: Path) -> list[Path]:
         for row in own_reach(study.name, size, read_records(root / study))
     ]
     write_json(root / REACH, [dataclasses.asdict(row) for row in rows])
-    return [methods, *pages, readme, PLAN, SCALING, REACH]
+    return [methods, tasks, *pages, readme, PLAN, SCALING, REACH]
 
 
 def _size(study: Path) -> str | None:

@@ -19,8 +19,11 @@ Z_95 = NormalDist().inv_cdf(0.975)
 _BLOCK = 1 << 22  # index entries drawn at once: keeps a bootstrap over many trials at about 32 MB
 
 
-def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(k: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of a proportion, `k` successes of `n` trials: 0 of 100 gives (0, 0.037).
+
+    Where each trial gives a share between 0 and 1, `k` is their sum; such shares vary at most as much as successes with
+    the same mean, so the interval is then wider than it need be, never too narrow, and keeps a width at 0 and 1.
 
     Source: Wilson 1927, equation of the score interval without continuity correction.
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from longspan.errors import DataError
 from longspan.jsonl import append_rows, read_rows
@@ -82,6 +81,8 @@ class Record:
     """Tokens in the model's window when measured."""
     depth: float | None = None
     """Place inside the window, 0 (start) to 1 (end)."""
+    distance: int | None = None
+    """Tokens between what an answer needs and the answer."""
     seed: int | None = None
     commit: str | None = field(default_factory=commit)
     versions: str = field(default_factory=versions)

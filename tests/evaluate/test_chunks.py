@@ -10,10 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 import longspan as ls
-from longspan.data.passkey import PasskeySample
 from longspan.evaluate import forward
+from longspan.evaluate.answering import _generate
 from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, saves_memory, takes_chunks
-from longspan.evaluate.trials import _generate
+from longspan.evaluate.task import Sample
+from longspan.evaluate.tasks.passkey import Passkey
 
 LENGTH = 150
 ROWS = torch.randint(3, 128, (2, LENGTH), generator=torch.Generator().manual_seed(0))
@@ -120,8 +121,8 @@ def test_passkey_answers_are_generated_from_prompts_in_chunks(
         return torch.cat((prompts, prompts[:, :1]), dim=1)
 
     monkeypatch.setattr(model, "generate", generate)
-    samples = [PasskeySample([5] * length, [6], 12345) for length in (128, 129)]
-    _generate(model, NoText(), samples, rows=1)
+    samples = [Sample(prompt_ids=[5] * length, answer_ids=[6], references=("12345",)) for length in (128, 129)]
+    _generate(model, NoText(), Passkey(), samples, rows=1)
     assert given == {128: (None, "sdpa"), 129: (32, "longspan_cached")}
 
 
@@ -141,5 +142,5 @@ class NoText:
     pad_token_id = 0
     eos_token_id = 0
 
-    def batch_decode(self, answers: torch.Tensor, **_: object) -> list[str]:
-        return [""] * len(answers)
+    def decode(self, answer: torch.Tensor, **_: object) -> str:
+        return ""

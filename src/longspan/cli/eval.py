@@ -7,15 +7,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from longspan.cli.options import Again, Common, Model, as_rows, with_common
+from longspan.cli.options import MODEL_HELP, Again, Common, as_rows, with_common
+from longspan.errors import ConfigError
 
 
 @with_common
 def run(
-    model: Model,
-    lengths: Annotated[str, typer.Option(metavar="LENGTHS", help="Windows to measure, such as 512,1k,2k.")],
-    out: Annotated[Path, typer.Option(metavar="RUN_DIR", help="Folder for records.jsonl; a second call goes on.")],
-    tasks: Annotated[str, typer.Option(metavar="TASKS", help="Of perplexity, position, passkey.")] = "perplexity",
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
+    lengths: Annotated[
+        str | None, typer.Option(metavar="LENGTHS", help="Windows to measure, such as 512,1k,2k.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN_DIR", help="Folder for records.jsonl; a second call goes on.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(metavar="TASKS", help="Tasks and groups of them, such as perplexity,ruler.")
+    ] = "perplexity",
+    list_tasks: Annotated[bool, typer.Option("--list-tasks", help="Print the tasks and groups, and end.")] = False,
     text: Annotated[str | None, typer.Option(metavar="FILE_OR_DIR", help="Text for perplexity and position.")] = None,
     extend: Annotated[str | None, typer.Option(metavar="METHODS", help="Extend the model first, unsaved.")] = None,
     target_length: Annotated[
@@ -35,21 +43,39 @@ def run(
     max_targets: Annotated[
         int | None, typer.Option(min=1, help="Perplexity: scored tokens of a document at most (all).")
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Passkey: prompts for each length and depth (10).")] = None,
-    depths: Annotated[int | None, typer.Option(min=1, help="Passkey: steps from start to end (11).")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Prompts: how many for each length and depth (10).")] = None,
+    depths: Annotated[int | None, typer.Option(min=1, help="Prompts: steps from start to end (11).")] = None,
     decoding: Annotated[
         Literal["auto", "forced", "generate"] | None,
-        typer.Option(help="Passkey: greedy answers (auto, generate), or only those that begin with the key (forced)."),
+        typer.Option(help="Prompts: greedy answers (auto, generate), or only those that begin rightly (forced)."),
     ] = None,
+    haystack: Annotated[
+        str | None,
+        typer.Option(metavar="FILE_OR_DIR", help="Prompts: text that needles are hidden in (made-up prose)."),
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Prompts: go through the model's chat template.")] = False,
+    keep_samples: Annotated[
+        bool, typer.Option("--keep-samples", help="Prompts: keep each with its answer in samples.jsonl.")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences at a time (by memory).")] = None,
     *,
     common: Common,
 ) -> None:
     """Measure a model past its training window.
 
-    Perplexity by length, loss by position in the longest window, passkey retrieval by length and depth.
+    Perplexity by length, loss by position, retrieval and other tasks by length and depth.
     """
+    if list_tasks:
+        _list(common)
+        return
     from longspan.cli.evaluation import Evaluation, Settings
+
+    for name, value in (("MODEL", model), ("--lengths", lengths), ("--out", out)):
+        if value is None:
+            raise ConfigError(f"{name} is missing: longspan eval MODEL --lengths 512,1k --out RUN_DIR")
+    assert model is not None
+    assert lengths is not None
+    assert out is not None
 
     settings = Settings.parse(
         tasks=tasks,
@@ -65,6 +91,9 @@ def run(
         trials=trials,
         depths=depths,
         decoding=decoding,
+        haystack=haystack,
+        chat=chat or None,
+        keep_samples=keep_samples or None,
         batch_size=batch_size,
         seed=common.seed or 0,
     )
@@ -74,3 +103,18 @@ def run(
         typer.echo(table)
     common.say(f"records in {out / 'records.jsonl'}; a page of them: longspan report {out} --out report.html")
     common.write({"records": as_rows(records)})
+
+
+def _list(common: Common) -> None:
+    """The tasks, each with the first line of its card, and the groups."""
+    from longspan.evaluate.tasks import all_tasks, summary, task_groups
+
+    rows = {name: summary(name) for name in all_tasks()}
+    groups = {name: list(names) for name, names in task_groups().items()}
+    width = max(map(len, [*rows, *groups]))
+    for name, text in rows.items():
+        typer.echo(f"{name:{width}}  {text}")
+    typer.echo()
+    for name, names in groups.items():
+        typer.echo(f"{name:{width}}  {', '.join(names)}")
+    common.write({"tasks": rows, "groups": groups})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +14,6 @@ from longspan.cli.run_folder import RunFolder
 from longspan.errors import ConfigError
 from longspan.lengths import format_length, parse_length, parse_lengths
 from longspan.records import Record
-
-TASKS = ("perplexity", "position", "passkey")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,9 @@ class Settings:
     trials: int = 10
     depths: int = 11
     decoding: Literal["auto", "forced", "generate"] = "auto"
+    chat: bool = False
+    haystack: str | None = None
+    keep_samples: bool = False
     batch_size: int | None = None
 
     @classmethod
@@ -44,17 +47,16 @@ class Settings:
             ConfigError: an unknown task, a missing text, or an option without effect on these tasks.
             LengthError: a length that cannot be read.
         """
-        names = tuple(name.strip() for name in tasks.split(","))
-        for name in names:
-            if name not in TASKS:
-                raise ConfigError(f"--tasks: unknown task '{name}': choose from {', '.join(TASKS)}")
+        from longspan.evaluate.tasks import expand
+
+        names = expand([name.strip() for name in tasks.split(",")])
         given = {key: value for key, value in options.items() if value is not None}
         _refuse_useless(names, given)
         for key in ("target_length", "original_length"):
             if key in given:
                 given[key] = parse_length(given[key])
         return cls(
-            tasks=tuple(dict.fromkeys(names)),
+            tasks=names,
             lengths=tuple(sorted(set(parse_lengths(lengths)))),
             seed=seed,
             **given,
@@ -66,17 +68,17 @@ class Settings:
         return self.target_length or max(self.lengths)
 
 
-def _refuse_useless(tasks: tuple[str, ...], given: dict[str, Any]) -> None:
-    needs_text = [name for name in tasks if name != "passkey"]
+def _refuse_useless(names: tuple[str, ...], given: dict[str, Any]) -> None:
+    from longspan.evaluate.tasks import all_tasks
+
+    needs_text = [name for name in names if all_tasks()[name].needs_text]
     if needs_text and "text" not in given:
         raise ConfigError(f"--text is missing: {needs_text[0]} is measured on a text file or folder that you name")
-    belongs = {"stride": "perplexity", "variant": "perplexity", "max_targets": "perplexity"}
-    belongs |= {"trials": "passkey", "depths": "passkey", "decoding": "passkey"}
-    for key, task in belongs.items():
-        if key in given and task not in tasks:
-            raise ConfigError(f"--{key.replace('_', '-')} has no effect without the task {task}: leave it out")
-    if "text" in given and not needs_text:
-        raise ConfigError("--text has no effect on passkey alone: leave it out")
+    known = frozenset().union(*(task.reads for task in all_tasks().values()))
+    read = frozenset().union(*(all_tasks()[name].reads for name in names))
+    for key in given:
+        if key in known - read:
+            raise ConfigError(f"--{key.replace('_', '-')} has no effect on {', '.join(names)}: leave it out")
     for key in ("target_length", "original_length", "again"):
         if key in given and "extend" not in given:
             raise ConfigError(f"--{key.replace('_', '-')} has no effect without --extend: name the methods there")
@@ -99,6 +101,8 @@ class Evaluation:
         """
         from longspan import evaluate, surgery
         from longspan.equation import fill_slots
+        from longspan.evaluate.room import check_memory
+        from longspan.evaluate.tasks import find_task
         from longspan.registry import parse_methods
         from longspan.surgery.families import family_of
 
@@ -106,41 +110,27 @@ class Evaluation:
         fill_slots(parse_methods(settings.extend or "none"))  # a mistake here shall not wait for the model
         self.common.prepare()
         folder = RunFolder(self.out)
-        texts = self._texts()
+        texts = _read(settings.text)
         tokenizer = self.common.load_tokenizer(self.name)
-        if "passkey" in settings.tasks:
-            evaluate.check_passkey_lengths(tokenizer, settings.lengths)
+        haystack = [token for text in _encode(tokenizer, _read(settings.haystack)) for token in text.tolist()]
         model = self.common.load_model(self.name)
         family_of(model)
+        check_memory(model, settings.lengths)
         if settings.extend is not None:
             self._extend(model)
-        documents = _encode(tokenizer, texts)
-        protocols = {task: self._protocol(task, folder, model, texts, documents) for task in settings.tasks}
-        for protocol in protocols.values():
-            folder.check(protocol)
+        bench = self._bench(folder, model, tokenizer, _encode(tokenizer, texts), haystack)
+        protocols = {}
+        for name in settings.tasks:
+            protocols[name] = self._protocol(name, bench, texts)
+            folder.check(protocols[name])
         evaluate.check_finite(model, min(surgery.original_length(model), *settings.lengths))
         folder.make()
         folder.note(COMMAND.get())
         records = []
-        for task, protocol in protocols.items():
-            measure = {
-                "batch_size": settings.batch_size,
-                "run": self.out.resolve().name,
-                "model_name": self.name,
-                "progress": not self.common.quiet,
-                "done": folder.records,
-                "on_records": functools.partial(folder.keep, protocol),
-            }
-            records += self._measure(task, model, tokenizer, documents, protocol, folder, measure)
+        for name in settings.tasks:
+            columns = {**bench.columns, "on_records": functools.partial(folder.keep, protocols[name])}
+            records += find_task(name).measure(dataclasses.replace(bench, columns=columns), name)
         return records
-
-    def _texts(self) -> dict[str, str]:
-        """Text by document name; empty if no task reads text."""
-        if self.settings.text is None:
-            return {}
-        from longspan.data.text import read_documents
-
-        return {document.name: document.text for document in read_documents(self.settings.text)}
 
     def _extend(self, model: Any) -> None:
         from longspan import surgery
@@ -154,88 +144,69 @@ class Evaluation:
             again=settings.again,
         )
 
-    def _protocol(
-        self, task: str, folder: RunFolder, model: Any, texts: dict[str, str], documents: list[Any]
-    ) -> dict[str, Any]:
+    def _bench(self, folder: RunFolder, model: Any, tokenizer: Any, documents: list[Any], haystack: list[int]) -> Any:
+        from longspan.evaluate.task import Bench
+
+        settings = self.settings
+        return Bench(
+            model=model,
+            tokenizer=tokenizer,
+            lengths=settings.lengths,
+            documents=documents,
+            haystack=haystack or None,
+            chat=settings.chat,
+            trials=settings.trials,
+            depths=settings.depths,
+            seed=settings.seed,
+            decoding=settings.decoding,
+            batch_size=settings.batch_size,
+            progress=not self.common.quiet,
+            options={
+                "stride": settings.stride,
+                "variant": settings.variant,
+                "max_targets": settings.max_targets,
+                "matched_from": folder.longest(settings.lengths, settings.variant)
+                if "perplexity" in settings.tasks
+                else None,
+            },
+            columns={
+                "run": self.out.resolve().name,
+                "method": None,
+                "model_name": self.name,
+                "train_length": None,
+                "done": folder.records,
+                "on_records": None,
+            },
+            on_scores=folder.keep_scores,
+            on_outcomes=self._keeper(folder, model, tokenizer) if settings.keep_samples else None,
+        )
+
+    def _keeper(self, folder: RunFolder, model: Any, tokenizer: Any) -> Callable[[str, Any], None]:
+        from longspan.evaluate.journal import method_in_force
+
+        labels = {"run": self.out.resolve().name, "model": self.name, "method": method_in_force(model)}
+        return lambda task, outcomes: folder.keep_samples(labels, task, outcomes, tokenizer)
+
+    def _protocol(self, name: str, bench: Any, texts: dict[str, str]) -> dict[str, Any]:
         """Settings that decide the numbers of `task` and are no column of a record, each as it takes effect.
 
         Raises:
             LengthError, DataError: lengths that contradict the stride, or no document that is long enough.
-            ConfigError: lengths that do not fit those measured before.
         """
-        from longspan.evaluate.windows import as_documents, long_enough, make_protocol
+        from longspan.evaluate.tasks import find_task
         from longspan.files import value_hash
         from longspan.models import fingerprint
 
-        settings = self.settings
+        settings, model = self.settings, bench.model
         dtype = str(model.dtype).removeprefix("torch.")
         kept = {"dtype": dtype, "attention": model.config._attn_implementation}
         kept[f"content of {self.name}"] = fingerprint(self.name)
         if settings.extend is not None:
             kept[f"target_length of {settings.extend} on {self.name}"] = settings.reach
-        if task == "passkey":
-            return kept | {
-                "trials": settings.trials,
-                "depths": settings.depths,
-                "decoding": settings.decoding,
-                "filler": "template",
-            }
-        kept["text"] = value_hash(texts)
-        documents = as_documents(documents, model.get_input_embeddings().weight.shape[0])
-        if task == "position":
-            return kept | {"position documents": len(long_enough(documents, max(settings.lengths) - 1))}
-        longest = folder.longest(settings.lengths, settings.variant)
-        windows = make_protocol(settings.lengths, settings.stride, settings.variant, longest, settings.max_targets)
-        return kept | {
-            "variant": settings.variant,
-            "longest": longest,
-            "perplexity documents": len(long_enough(documents, windows.shortest_document)),
-            "max_targets": settings.max_targets or "all",
-            "stride": settings.stride or "a quarter of the window, at most 512",
-            **{f"stride at {length}": windows.stride_at(length) for length in settings.lengths},
-        }
-
-    def _measure(
-        self,
-        task: str,
-        model: Any,
-        tokenizer: Any,
-        documents: list[Any],
-        protocol: dict[str, Any],
-        folder: RunFolder,
-        measure: dict[str, Any],
-    ) -> list[Record]:
-        from longspan import evaluate
-
-        settings = self.settings
-        if task == "passkey":
-            return evaluate.passkey(
-                model,
-                tokenizer,
-                lengths=settings.lengths,
-                depths=settings.depths,
-                trials=settings.trials,
-                seed=settings.seed,
-                decoding=settings.decoding,
-                on_scores=folder.keep_scores,
-                **measure,
-            )
-        measure = {**measure, "bos_id": tokenizer.bos_token_id}
-        if task == "position":
-            return evaluate.position_curve(model, documents, length=max(settings.lengths), **measure)
-        vocab_size = model.get_input_embeddings().weight.shape[0]
-        return evaluate.perplexity(
-            model,
-            documents,
-            lengths=settings.lengths,
-            stride=settings.stride,
-            variant=settings.variant,
-            matched_from=protocol["longest"],
-            max_targets=settings.max_targets,
-            token_bytes=evaluate.token_byte_counts(tokenizer, vocab_size),
-            on_scores=folder.keep_scores,
-            **measure,
-        )
+        task = find_task(name)
+        if task.needs_text:
+            kept["text"] = value_hash(texts)
+        return kept | task.settings(bench, name)
 
     def tables(self, records: list[Record]) -> list[str]:
         """Markdown tables of what was measured by length."""
@@ -249,9 +220,20 @@ class Evaluation:
             elif task == "position":
                 length = format_length(max(self.settings.lengths))
                 tables.append(f"position: loss at {len(mine)} places of a window of {length}, in the records\n")
-            else:
+            elif task in ("perplexity", "passkey"):
                 tables.append(f"{task}\n\n{markdown_table(mine, task=task)}")
+            else:
+                tables.append(_by_length(task, mine))
         return tables
+
+
+def _read(source: str | None) -> dict[str, str]:
+    """Text by document name; empty if none was named."""
+    if source is None:
+        return {}
+    from longspan.data.text import read_documents
+
+    return {document.name: document.text for document in read_documents(source)}
 
 
 def _encode(tokenizer: Any, texts: dict[str, str]) -> list[Any]:
@@ -261,3 +243,14 @@ def _encode(tokenizer: Any, texts: dict[str, str]) -> list[Any]:
         torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False).input_ids, dtype=torch.long)
         for text in texts.values()
     ]
+
+
+def _by_length(task: str, records: list[Record]) -> str:
+    """The numbers of `task` over all depths, a line a length."""
+    lines = [f"| {task} | value | 95 % | n |", "|---|---|---|---|"]
+    for record in records:
+        if record.depth is None and record.value is not None:
+            between = "–" if record.low is None or record.high is None else f"{record.low:.3f}–{record.high:.3f}"
+            place = f"{record.metric} at {format_length(record.length or 0)}"
+            lines.append(f"| {place} | {record.value:.3f} | {between} | {record.n} |")
+    return "\n".join(lines) + "\n"

@@ -130,9 +130,8 @@ def as_rows(records: Any) -> list[dict[str, Any]]:
     return [dataclasses.asdict(record) for record in records]
 
 
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Hugging Face folder, hub name, or llama2.c checkpoint (folder).")
-]
+MODEL_HELP = "Hugging Face folder, hub name, or llama2.c checkpoint (folder)."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 
 Again = Annotated[
     bool, typer.Option("--again", help="Extend a model that is extended already: new frequencies replace the old.")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from longspan.cli.interrupts import interrupts
 from longspan.errors import ConfigError, DataError
+from longspan.evaluate.task import Outcome
 from longspan.files import storage_errors, write_json, write_text
+from longspan.jsonl import append_rows
 from longspan.records import Record, append_records, read_records
 from longspan.scores import SCORES_FILE, Score, append_scores
 
@@ -16,6 +21,27 @@ PROTOCOL_FILE = "eval.json"
 RECORDS_FILE = "records.jsonl"
 COMMANDS_FILE = "commands.txt"
 """The commands that measured what the folder holds, one a line."""
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSample:
+    """A prompt and what a model made of it: a line of samples.jsonl."""
+
+    run: str
+    model: str
+    method: str
+    task: str
+    seed: int
+    length: int
+    depth: float | None
+    trial: int
+    distance: int | None
+    prompt: str
+    references: tuple[str, ...]
+    answer: str
+    score: float
+    nll: float
 
 
 class RunFolder:
@@ -87,6 +113,24 @@ class RunFolder:
     def keep_scores(self, scores: list[Score]) -> None:
         """Add what each document or prompt of a cell scored; its records follow."""
         append_scores(self.out / SCORES_FILE, scores)
+
+    def keep_samples(self, labels: dict[str, Any], task: str, outcomes: Sequence[Outcome], tokenizer: Any) -> None:
+        """Add prompts and answers of one cell of `task`; a cell that is measured again is there again, later."""
+        rows = [
+            KeptSample(
+                **labels,
+                task=task,
+                **dataclasses.asdict(outcome.place),
+                distance=outcome.sample.distance,
+                prompt=tokenizer.decode(outcome.sample.prompt_ids),
+                references=outcome.sample.references,
+                answer=outcome.answer,
+                score=outcome.score,
+                nll=outcome.nll,
+            )
+            for outcome in outcomes
+        ]
+        append_rows(self.out / SAMPLES_FILE, rows, lambda row: KeptSample(**row))
 
 
 def _read_protocol(path: Path) -> dict[str, Any]:

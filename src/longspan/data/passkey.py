@@ -17,7 +17,8 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from longspan.data.tokenizer import encode
+from longspan.data.pieces import NEUTRAL, Pieces
+from longspan.data.talk import Talk, plain_talk
 from longspan.errors import LengthError
 
 TASK = (
@@ -26,14 +27,12 @@ TASK = (
 )
 FILLER = ("The grass is green.", "The sky is blue.", "The sun is yellow.", "Here we go.", "There and back again.")
 KEY_SENTENCE = "The pass key is {key}. Remember it. {key} is the pass key."
-QUESTION = "What is the pass key? The pass key is"
+ASKED, LEAD = "What is the pass key?", "The pass key is"
+QUESTION = f"{ASKED} {LEAD}"
 SMALLEST_KEY, LARGEST_KEY = 10000, 99999
 
 Filler = Literal["template"] | Sequence[int]
 """What stands around the key: the template's sentences, or tokens of ordinary text."""
-
-_NEUTRAL = "a"
-"""Text put in front while encoding, so that a piece gets the tokens it has in the middle of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +44,29 @@ class PasskeySample:
     answer_ids: list[int]
     """The key, as it continues the prompt."""
     key: int
+    distance: int
+    """Tokens from the beginning of the key's line to the answer."""
 
 
 class PasskeyTemplate:
     """The pieces of the prompt as tokens of one tokenizer, made once."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        self.head = [*self.bos, *encode(tokenizer, f"{TASK}\n")]
-        self._before = {context: encode(tokenizer, context) for context in (_NEUTRAL, f"{_NEUTRAL}\n")}
-        self._asked = self._after(_NEUTRAL, f"\n{QUESTION}")
-        self.newline = self._after(_NEUTRAL, "\n")
-        self._first = [self._after(f"{_NEUTRAL}\n", sentence) for sentence in FILLER]
-        self._later = [self._after(_NEUTRAL, f" {sentence}") for sentence in FILLER]
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, talk: Talk | None = None) -> None:
+        """Pieces for `tokenizer`; `talk` says what stands around them, by default BOS alone."""
+        self.talk = plain_talk(tokenizer) if talk is None else talk
+        self._pieces = Pieces(tokenizer)
+        self.head = [*self.talk.opening_ids, *self._pieces.after(self.talk.opening, f"{TASK}\n")]
+        self.newline = self._pieces.after(NEUTRAL, "\n")
+        self._first = [self._pieces.after(f"{NEUTRAL}\n", sentence) for sentence in FILLER]
+        self._later = [self._pieces.after(NEUTRAL, f" {sentence}") for sentence in FILLER]
 
     def key_line(self, key: int) -> list[int]:
         """Tokens of the sentence that holds `key`, with the newlines around it."""
-        return self._after(_NEUTRAL, f"\n{KEY_SENTENCE.format(key=key)}\n")
+        return self._pieces.after(NEUTRAL, f"\n{KEY_SENTENCE.format(key=key)}\n")
 
     def question(self, key: int) -> tuple[list[int], list[int]]:
         """Tokens of the question with the newline before it, and of its answer, cut where the key begins."""
-        whole = self._after(_NEUTRAL, f"\n{QUESTION} {key}")
-        cut = _common_prefix(self._asked, whole)
-        return whole[:cut], whole[cut:]
+        return self._pieces.parted(f"\n{ASKED}{self.talk.between}{LEAD}", f" {key}")
 
     def shortest(self, head: list[int], key: int) -> int:
         """Tokens of the prompt and answer for `key`, opened by `head`, with no filler at all."""
@@ -101,7 +99,12 @@ class PasskeyTemplate:
             before, after = list(filler[:place]), list(filler[place:count])
         else:
             raise LengthError(f"{len(filler)} filler tokens cannot fill a passkey prompt that needs {count}: give more")
-        return PasskeySample(prompt_ids=[*head, *before, *key_line, *after, *question], answer_ids=answer, key=key)
+        return PasskeySample(
+            prompt_ids=[*head, *before, *key_line, *after, *question],
+            answer_ids=answer,
+            key=key,
+            distance=len(key_line) + len(after) + len(question),
+        )
 
     def _split(self, count: int, depth: float) -> tuple[list[int], list[int]]:
         """`count` tokens of filler before and after the key sentence, parted at the end of a sentence."""
@@ -109,9 +112,9 @@ class PasskeyTemplate:
         while ends[-1] < count:
             ends.append(min(count, ends[-1] + len(self._sentence(len(ends) - 1, 0))))
         sentence = min(range(len(ends)), key=lambda index: abs(ends[index] - depth * count))
-        return self._filler(ends[sentence], 0), self._filler(count - ends[sentence], sentence)
+        return self.filler(ends[sentence], 0), self.filler(count - ends[sentence], sentence)
 
-    def _filler(self, count: int, start: int) -> list[int]:
+    def filler(self, count: int, start: int) -> list[int]:
         """`count` tokens of the template's filler from sentence number `start` on; the last one may be cut."""
         tokens: list[int] = []
         sentence = start
@@ -122,16 +125,6 @@ class PasskeyTemplate:
 
     def _sentence(self, index: int, start: int) -> list[int]:
         return (self._first if index == start else self._later)[index % len(FILLER)]
-
-    def _after(self, context: str, text: str) -> list[int]:
-        """Tokens of `text` where `context` stands before it."""
-        whole = encode(self.tokenizer, context + text)
-        return whole[_common_prefix(self._before[context], whole) :]
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    pairs = zip(first, second, strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def random_key(rng: np.random.Generator) -> int:

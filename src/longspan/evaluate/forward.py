@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from longspan.errors import CheckpointError, DataError, FamilyError
 from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, saves_memory, takes_chunks
 from longspan.surgery.families import PREFIX
+from longspan.surgery.rotary import LOCAL, LongspanRotary
 
 _LOGIT_ELEMENTS = 1 << 24
 """Logits alive at once: 64 MiB in float32, whatever the length and the vocabulary."""
@@ -80,6 +81,19 @@ def chunk_size(model: PreTrainedModel, length: int) -> int | None:
     return size if long and takes_chunks(model) and saves_memory(model) else None
 
 
+def frequencies_follow_length(model: PreTrainedModel) -> bool:
+    """Whether what a token sees changes when further tokens follow: dynamic NTK, LongRoPE with two sets of factors."""
+    if any(isinstance(module, LongspanRotary) and _follows(module) for module in model.modules()):
+        return True
+    parameters = getattr(model.config, "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return any(found.get("rope_type") in ("dynamic", "longrope") for found in [parameters, *nested])
+
+
+def _follows(rotary: LongspanRotary) -> bool:
+    return any(terms.slots.follows_length() for terms in (rotary.terms(None), rotary.terms(LOCAL)))
+
+
 def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> Scores:
     """Score the tokens rows[row[i], column[i]], each given everything to its left in its row.
 
@@ -94,21 +108,18 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
         column: column of each target, at least 1, LongTensor [targets].
     """
     assert int(column.min()) >= 1, "the first token of a row has nothing to its left"
-    head = _head(model)
     rows = rows.to(model.device)
     row, column = row.to(model.device), column.to(model.device)
     targets = rows[row, column]
-    step = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
     nll = torch.empty(len(targets), dtype=torch.float64)
     choice = torch.empty(len(targets), dtype=torch.long)
     with _reading(model, rows) as parts:
         for start, hidden in parts:
             place = column - 1 - start
             here = ((place >= 0) & (place < hidden.shape[1])).nonzero()[:, 0]
-            for part in here.split(step):
-                logits = head(hidden[row[part], place[part]]).float()
-                nll[part.cpu()] = F.cross_entropy(logits, targets[part], reduction="none").cpu().double()
-                choice[part.cpu()] = logits.argmax(dim=-1).cpu()
+            if len(here):
+                found = scores_of(model, hidden[row[here], place[here]], targets[here])
+                nll[here.cpu()], choice[here.cpu()] = found.nll, found.choice
     return Scores(nll=nll, choice=choice)
 
 
@@ -121,6 +132,19 @@ def _reading(model: PreTrainedModel, rows: Tensor) -> Iterator[Iterator[tuple[in
         return
     with attending_to_cache(model, rows.shape[1]):
         yield hidden_in_chunks(model, rows, size)
+
+
+def scores_of(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Scores:
+    """Score `targets` [targets], each by the hidden state before it, [targets, hidden]."""
+    head = _head(model)
+    chunk = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
+    nll, choice = [], []
+    for start in range(0, len(targets), chunk):
+        part = slice(start, start + chunk)
+        logits = head(hidden[part]).float()
+        nll.append(F.cross_entropy(logits, targets[part], reduction="none"))
+        choice.append(logits.argmax(dim=-1))
+    return Scores(nll=torch.cat(nll).cpu().double(), choice=torch.cat(choice).cpu())
 
 
 def check_finite(model: PreTrainedModel, length: int) -> None:

@@ -15,9 +15,9 @@ from longspan.data.passkey import LARGEST_KEY, SMALLEST_KEY, PasskeyTemplate
 from longspan.data.tokenizer import tokenizer_hash
 from longspan.data.tokens import TokenFile
 from longspan.errors import DataError
-from longspan.evaluate.passkey import passkey
-from longspan.evaluate.perplexity import perplexity
+from longspan.evaluate.document_loss import perplexity
 from longspan.evaluate.position import position_curve
+from longspan.evaluate.retrieval import passkey
 from longspan.evaluate.token_bytes import token_byte_counts
 from longspan.files import file_hash, value_hash, write_json
 from longspan.lengths import format_length

@@ -1,0 +1,92 @@
+"""Prompts that begin alike, read one after another: what they share is computed once, and kept as keys and values.
+
+A depth grid hides needles in the same text, so that a prompt is the one before it up to its needle. Prompts are taken
+in the order of their tokens, which is that of a walk through the tree of their beginnings: no branch is computed twice.
+
+Exact where a token does not see what follows it. Where frequencies follow the length it does, and every prompt is then
+read afresh; so it is with layers that keep a window of the past only, since their caches cannot be cut back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from longspan.data.pieces import common_prefix
+from longspan.evaluate.forward import frequencies_follow_length, scores_of
+from longspan.evaluate.task import Sample
+
+_CHUNK = 512
+"""Tokens read at once behind cached ones: a longer block spends more on the half of its mask that is empty."""
+_WIDTHS = 8
+"""On a processor, prompts longer than so many hidden sizes spend their time in masked attention: nothing is gained."""
+
+
+def can_share(model: PreTrainedModel) -> bool:
+    """Whether a cached beginning gives the same numbers as one read with all that follows."""
+    if model.generation_config.use_cache is False or frequencies_follow_length(model):
+        return False
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def pays(model: PreTrainedModel, length: int) -> bool:
+    """Whether sharing is faster than reading each prompt afresh."""
+    return model.device.type != "cpu" or length <= _WIDTHS * model.config.hidden_size
+
+
+class PrefixReader:
+    """Reads prompts and answers with one cache."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Nothing is read yet; `can_share` must hold for `model`."""
+        self.model = model
+        self.read = 0
+        """Tokens computed so far."""
+        self._cache = DynamicCache(config=model.config)
+        self._tokens: list[int] = []
+
+    def force(self, sample: Sample) -> tuple[float, list[int]]:
+        """NLL of the right answer, and the most likely token in the place of each of its tokens and behind them."""
+        row = [*sample.prompt_ids, *sample.answer_ids]
+        start = len(sample.prompt_ids) - 1
+        self._cut(min(common_prefix(self._tokens, row), start))
+        hidden = []
+        for first in range(len(self._tokens), len(row), _CHUNK):
+            part = torch.tensor([row[first : first + _CHUNK]], device=self.model.device)
+            output = self.model.get_decoder()(
+                input_ids=part, past_key_values=self._cache, use_cache=True, return_dict=True
+            )
+            hidden.append(output.last_hidden_state[0])
+        self.read += len(row) - len(self._tokens)
+        states = torch.cat(hidden)[start - len(row) :]
+        self._tokens = row
+        # behind the answer there is no target: any token stands in, and its loss is left out
+        targets = torch.tensor([*sample.answer_ids, 0], device=self.model.device)
+        scores = scores_of(self.model, states, targets)
+        return float(scores.nll[:-1].sum()), scores.choice.tolist()
+
+    def generate(self, sample: Sample, **options: Any) -> list[int]:
+        """The greedy answer to a prompt that was forced last; `options` go to `generate`."""
+        prompt = sample.prompt_ids
+        self._cut(len(prompt) - 1)
+        ids = torch.tensor([prompt], device=self.model.device)
+        mask = torch.ones_like(ids)
+        answer = self.model.generate(ids, attention_mask=mask, past_key_values=self._cache, **options)
+        self.read += answer.shape[1] - len(prompt)
+        self._cut(len(prompt) - 1)
+        return answer[0, len(prompt) :].tolist()
+
+    def _cut(self, length: int) -> None:
+        surplus = self._cache.get_seq_length() - length
+        if surplus > 0:
+            self._cache.crop(-surplus)
+        self._tokens = self._tokens[:length]
+
+
+def reading_order(samples: Sequence[Sample]) -> list[int]:
+    """Numbers of `samples`, those that begin alike next to each other."""
+    return sorted(range(len(samples)), key=lambda number: samples[number].prompt_ids)

@@ -1,0 +1,211 @@
+"""What a task is. Light: no torch, so that tasks can be listed at once.
+
+Two kinds. A `SampleTask` makes prompts whose right answer is known; one runner measures all of them (`runner`). Any
+other `Task` measures in its own way: on documents, say. A task is a frozen dataclass in a file of its own in
+`longspan.evaluate.tasks`; its docstring is its card, its fields are its settings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from longspan.files import value_hash
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from longspan.evaluate.frame import Frame
+    from longspan.evaluate.journal import OnScores
+    from longspan.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What decides a prompt, whatever else is measured: the same one for every arm of a comparison."""
+
+    seed: int
+    length: int
+    """Tokens of BOS, prompt and answer together."""
+    depth: float | None
+    """Share of the filler before the needle, 0 to 1; None for tasks without one place that is asked for."""
+    trial: int
+
+    def rng(self) -> np.random.Generator:
+        """Randomness of this prompt alone."""
+        return np.random.default_rng(
+            [self.seed, self.length, 0 if self.depth is None else round(self.depth * 1_000_000), self.trial]
+        )
+
+    def shared_rng(self) -> np.random.Generator:
+        """Randomness of the filler: equal at all depths and lengths, so that their prompts begin alike."""
+        return np.random.default_rng([self.seed, self.trial])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A prompt and its right answer; `len(prompt_ids) + len(answer_ids)` is the length asked for."""
+
+    prompt_ids: list[int]
+    """BOS (if the tokenizer has one) and everything up to the answer."""
+    answer_ids: list[int]
+    """A right answer, as it continues the prompt."""
+    references: tuple[str, ...]
+    """What a right answer says, in the order of `answer_ids`."""
+    among: frozenset[str] | None = None
+    """What an answer may name, in lower case: nothing else counts as a value. None: whatever looks like one."""
+    distance: int | None = None
+    """Tokens from the first thing that the answer needs (its first token) to the answer."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the prompt's tokens."""
+        return value_hash(list(self.prompt_ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What a task measures on, and the settings of the call; each task reads those that concern it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    lengths: Sequence[int]
+    documents: Sequence[Tensor] = ()
+    """Token ids of the user's text, without BOS; empty if none was named."""
+    haystack: Sequence[int] | None = None
+    """Token ids of the text that needles are hidden in; None: each task's own."""
+    chat: bool = False
+    """Whether prompts go through the tokenizer's chat template."""
+    trials: int = 10
+    depths: int | Sequence[float] = 11
+    seed: int = 0
+    decoding: str = "auto"
+    batch_size: int | None = None
+    reuse: bool | None = None
+    """Whether prompts that begin alike share the keys and values of that beginning; None: where that is faster."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of single tasks by name: stride, variant, max_targets, ..."""
+    progress: bool = False
+    columns: dict[str, Any] = field(
+        default_factory=lambda: (
+            dict.fromkeys(("method", "model_name", "train_length", "on_records")) | {"run": "", "done": ()}
+        )
+    )
+    """Columns of the records, and run, done, on_records: as in `longspan.evaluate.perplexity`."""
+    on_scores: OnScores | None = None
+    """Called with what each prompt or document of a cell scored, before its records are handed on."""
+    on_outcomes: Callable[[str, Sequence[Outcome]], Any] | None = None
+    """Called with a task's name and the outcomes of each cell measured now: keeps prompts and answers."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the model's embedding."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A sample and what the model made of it."""
+
+    place: Place
+    sample: Sample
+    score: float
+    """0 (wrong) to 1 (right)."""
+    nll: float
+    """Negative log-likelihood of the right answer, teacher forced, in nats per unit of the task."""
+    answer: str
+    """The greedy answer, as far as it was read."""
+
+
+class Task(ABC):
+    """Something that can be measured on a model."""
+
+    needs_text: ClassVar[bool] = False
+    """Whether it is measured on documents that the user names."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Options of `longspan eval` that have an effect on it."""
+
+    @abstractmethod
+    def settings(self, bench: Bench, name: str) -> dict[str, Any]:
+        """What decides the numbers and is no column of a record, each as it takes effect.
+
+        Called before anything is measured.
+
+        Raises:
+            LongspanError: the settings cannot be used.
+        """
+
+    @abstractmethod
+    def measure(self, bench: Bench, name: str) -> list[Record]:
+        """The records of this task under the name `name`: those found in `done`, and those measured now."""
+
+
+PROMPTS_READ = frozenset({"trials", "depths", "decoding", "chat", "keep_samples"})
+
+
+class SampleTask(Task):
+    """A task of prompts and answers; a file of it gives `sample`, and whatever differs from what stands here."""
+
+    reads: ClassVar[frozenset[str]] = PROMPTS_READ
+    metric: ClassVar[str] = "accuracy"
+    """`accuracy` (each score is 0 or 1), `recall` (a share), or what else the scores are."""
+    has_depth: ClassVar[bool] = True
+    """Whether one place is asked for, which is measured on a grid. If not, a length has trials x depths samples."""
+
+    by_token: ClassVar[bool] = False
+    """Whether the greedy tokens must be those of the right answer; then no text is read, and nothing is generated."""
+
+    reads_on: ClassVar[bool] = True
+    """Whether what follows a right answer can make it wrong: another digit, say."""
+
+    @abstractmethod
+    def sample(self, frame: Frame, place: Place) -> Sample:
+        """The prompt of that place, `place.length` tokens with its answer.
+
+        Raises:
+            LengthError: the length is too short for it.
+        """
+
+    @abstractmethod
+    def score(self, answer: str, sample: Sample) -> float:
+        """0 (wrong) to 1 (right), for a whole answer."""
+
+    def settled(self, answer: str, sample: Sample) -> float | None:
+        """The score of an answer that begins so, if no further token can change it; else None."""
+        return None
+
+    def nll_units(self, sample: Sample) -> int:
+        """By what the loss of the answer is divided: its tokens."""
+        return len(sample.answer_ids)
+
+    def new_tokens(self, sample: Sample) -> int:
+        """Tokens that an answer may have."""
+        return 2 * len(sample.answer_ids) + 8
+
+    def settings(self, bench: Bench, name: str) -> dict[str, Any]:
+        from longspan.evaluate.runner import check_samples
+        from longspan.files import value_hash
+
+        check_samples(self, bench, name)
+
+        shown = [key for key in ("trials", "depths", "decoding", "chat") if key in self.reads]
+        found: dict[str, Any] = {key: getattr(bench, key) for key in shown}
+        if "haystack" in self.reads:
+            tokens = bench.haystack
+            found["haystack"] = "own" if tokens is None else value_hash([int(token) for token in tokens])
+        return found
+
+    def measure(self, bench: Bench, name: str) -> list[Record]:
+        from longspan.evaluate.runner import measure_samples
+
+        return measure_samples(self, bench, name)
