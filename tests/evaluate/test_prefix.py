@@ -64,8 +64,8 @@ def test_a_depth_grid_reads_its_common_text_once(tokenizer: PreTrainedTokenizerF
     assert reader.read < 0.8 * 300 * len(samples)
 
 
-@pytest.mark.parametrize("methods", ["dynamic_ntk", "coca+dynamic_ntk"])
-def test_nothing_is_shared_where_frequencies_follow_the_length(
+@pytest.mark.parametrize("methods", ["dynamic_ntk", "coca+dynamic_ntk", "select_merge(region=4,top=8,merge=2)"])
+def test_nothing_is_shared_where_frequencies_follow_the_length_or_queries_choose_what_is_seen(
     tokenizer: PreTrainedTokenizerFast, methods: str
 ) -> None:
     model = model_of(tokenizer)

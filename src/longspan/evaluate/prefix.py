@@ -4,7 +4,8 @@ A depth grid hides needles in the same text, so that a prompt is the one before 
 in the order of their tokens, which is that of a walk through the tree of their beginnings: no branch is computed twice.
 
 Exact where a token does not see what follows it. Where frequencies follow the length it does, and every prompt is then
-read afresh; so it is with layers that keep a window of the past only, since their caches cannot be cut back.
+read afresh; so it is with layers that keep a window of the past only, and where queries choose what later ones see,
+since their caches cannot be cut back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from longspan.data.pieces import common_prefix
 from longspan.evaluate.forward import frequencies_follow_length, scores_of
 from longspan.evaluate.task import Sample
+from longspan.surgery.rotary import LongspanRotary
 
 _CHUNK = 512
 """Tokens read at once behind cached ones: a longer block spends more on the half of its mask that is empty."""
@@ -28,9 +30,15 @@ _WIDTHS = 8
 
 def can_share(model: PreTrainedModel) -> bool:
     """Whether a cached beginning gives the same numbers as one read with all that follows."""
-    if model.generation_config.use_cache is False or frequencies_follow_length(model):
+    if model.generation_config.use_cache is False or frequencies_follow_length(model) or _chooses(model):
         return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def _chooses(model: PreTrainedModel) -> bool:
+    """Whether earlier queries choose what is seen: a cache that is cut back no longer holds them."""
+    rotaries = (module for module in model.modules() if isinstance(module, LongspanRotary))
+    return any(rotary.slots.region_rule() is not None for rotary in rotaries)
 
 
 def pays(model: PreTrainedModel, length: int) -> bool:
