@@ -157,6 +157,8 @@ def test_differences_are_paired_by_user_with_the_seeds_averaged() -> None:
     found = {(r.method, r.seed): r for r in records if r.metric == "recall@5"}
     assert found["discrec", 1].value == found["discrec", 2].value == 0.5
     assert found["discrec", None].value == 0.5
+    low, high = found["discrec", 1].low, found["discrec", 1].high
+    assert (low, high) == pytest.approx((0.1500, 0.8500), abs=1e-4)  # Wilson's for 2 of 4
     assert found["tiger", None].value == 0.25
     difference = found["discrec - tiger", None]
     # by user: 1 - 0.5, 0.5 - 0, 0.5 - 0.5, 0

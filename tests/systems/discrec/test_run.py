@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from longspan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from longspan.records import read_records
 from longspan.systems.discrec.evaluate import Protocol, measure
+from longspan.systems.discrec.metrics import recall
 from longspan.systems.discrec.model import DiscRec
 from longspan.systems.discrec.prepare import Prepared
 from longspan.systems.discrec.run import find_runs, read_run, train_study
@@ -20,6 +21,7 @@ from longspan.systems.discrec.settings import StudySettings
 from longspan.systems.discrec.trainer import RecommendationTrainer
 
 CPU = torch.device("cpu")
+STUDIES = Path(__file__).parents[3] / "results" / "discrec"
 
 
 def settings(study: Path, *overrides: str) -> StudySettings:
@@ -164,6 +166,20 @@ def test_the_defaults_are_those_of_the_papers_code() -> None:
     assert (found.warmup, found.patience, found.seeds, found.history) == (0.01, 20, [1024], 20)
 
 
+def test_the_committed_study_has_a_baseline_and_every_ablation_at_the_papers_schedule() -> None:
+    found = StudySettings.from_yaml(STUDIES / "beauty.yaml")
+    defaults = StudySettings.parse({"name": "x", "data": "y"}, "here").decisive("discrec", 0)
+    assert found.decisive("discrec", 0) == defaults
+    assert len({str(arm) for arm in found.arms.values()}) == len(found.arms) == 9
+    assert found.arms["tiger"].branch == "none"
+    assert len(found.seeds) == 2
+
+
+@pytest.mark.parametrize("name", ["beauty-cpu", "small"])
+def test_the_reduced_studies_can_be_read(name: str) -> None:
+    assert list(StudySettings.from_yaml(STUDIES / f"{name}.yaml").arms) == ["tiger", "discrec"]
+
+
 def test_more_validation_users_than_there_are_is_one_line(study: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="validation_users is 31, and there are 30"):
         train(study, tmp_path / "runs", "validation_users=31")
@@ -210,6 +226,14 @@ def test_ranks_are_kept_and_measured_anew_only_when_asked_otherwise(
     assert np.array_equal(measure(run, Protocol(), device=CPU, progress=False).ranks, first.ranks)
     with pytest.raises(pytest.fail.Exception):
         measure(run, Protocol(users=5), device=CPU, progress=False)
+
+
+@pytest.mark.slow
+def test_a_walk_through_the_items_is_learned_from_codes_to_ranks(study: Path, tmp_path: Path) -> None:
+    size = "size={layers: 1, width: 32, heads: 2, head_width: 16, feed_forward: 64, dropout: 0}"
+    (run,) = train(study, tmp_path / "runs", "arms={discrec: }", size, "epochs=50", "learning_rate=0.005")
+    ranks = measure(run, Protocol(), device=CPU, progress=False).ranks
+    assert recall(ranks, 1).mean() > 0.4  # by chance 1 of 39
 
 
 def test_a_run_tells_what_it_was_trained_by(study: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from longspan.evaluate.intervals import bootstrap
+from longspan.evaluate.intervals import bootstrap, wilson
 from longspan.records import Record
 from longspan.systems.discrec.evaluate import Measured, Protocol
 from longspan.systems.discrec.metrics import METRICS
@@ -63,7 +63,9 @@ def _values(runs: Sequence[Measured], metric: str) -> Float64[np.ndarray, " user
 def _record(
     run: Measured, protocol: Protocol, method: str, metric: str, values: Float64[np.ndarray, " users"], seed: int | None
 ) -> Record:
-    low, high = bootstrap(values)
+    # shares of users have an interval even where nobody, or everybody, is hit
+    share = seed is not None and bool(np.isin(values, (0, 1)).all())
+    low, high = wilson(int(values.sum()), len(values)) if share else bootstrap(values)
     return Record(
         run=run.study,
         method=method,
