@@ -31,7 +31,8 @@ def _prepare(module: types.ModuleType) -> None:
 
     def from_pretrained(cls: type, *args: Any, **kwargs: Any) -> Any:
         auto_config.from_pretrained = original
-        import longspan.surgery  # registers
+        import longspan.surgery
+        import longspan.systems.discrec.model  # both register
 
         assert longspan.surgery
         return auto_config.from_pretrained(*args, **kwargs)

@@ -18,13 +18,14 @@ from longspan.records import read_records
 
 Refused = Callable[..., str]
 COMMANDS = ["methods", "plan", "search", "extend", "doctor", "train", "eval", "compare", "report", "generate", "export"]
-COMMANDS += ["serve", "demo"]
+COMMANDS += ["serve", "demo", "discrec"]
 
 
 def test_there_are_these_commands_and_each_takes_the_common_options() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert list(commands) == COMMANDS
-    for command in commands.values():
+    alone = [inner for command in commands.values() for inner in getattr(command, "commands", {"": command}).values()]
+    for command in alone:
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--json", "--seed", "--device", "--dtype", "--quiet"} <= options
         assert command.help

@@ -14,6 +14,7 @@ import typer
 from longspan.cli import (
     compare,
     demo,
+    discrec,
     doctor,
     eval,
     export,
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 for _command in (methods, plan, search, extend, doctor, train, eval, compare, report, generate, export, serve, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
+app.add_typer(discrec.app, name="discrec")
 
 
 @app.callback(invoke_without_command=True)
