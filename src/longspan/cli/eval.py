@@ -53,6 +53,16 @@ def run(
         str | None,
         typer.Option(metavar="FILE_OR_DIR", help="Prompts: text that needles are hidden in (made-up prose)."),
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Files of external sets, such as LongBench; tasks of lm-eval.")
+    ] = None,
+    overlong: Annotated[
+        Literal["leave-out", "cut"] | None,
+        typer.Option(help="External sets: samples over a length are left out, or cut in the middle (by the set)."),
+    ] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(min=1, help="External sets: the first rows of a file alone (all).")
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Prompts: go through the model's chat template.")] = False,
     keep_samples: Annotated[
         bool, typer.Option("--keep-samples", help="Prompts: keep each with its answer in samples.jsonl.")
@@ -92,6 +102,9 @@ def run(
         depths=depths,
         decoding=decoding,
         haystack=haystack,
+        data=data,
+        overlong=overlong,
+        max_samples=max_samples,
         chat=chat or None,
         keep_samples=keep_samples or None,
         batch_size=batch_size,
@@ -107,9 +120,10 @@ def run(
 
 def _list(common: Common) -> None:
     """The tasks, each with the first line of its card, and the groups."""
-    from longspan.evaluate.tasks import all_tasks, summary, task_groups
+    from longspan.evaluate.tasks import all_tasks, open_tasks, summary, task_groups
 
     rows = {name: summary(name) for name in all_tasks()}
+    rows |= {f"{name}:TASK": summary(f"{name}:TASK") for name in open_tasks()}
     groups = {name: list(names) for name, names in task_groups().items()}
     width = max(map(len, [*rows, *groups]))
     for name, text in rows.items():

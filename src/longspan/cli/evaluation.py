@@ -36,6 +36,9 @@ class Settings:
     decoding: Literal["auto", "forced", "generate"] = "auto"
     chat: bool = False
     haystack: str | None = None
+    data: str | None = None
+    overlong: str | None = None
+    max_samples: int | None = None
     keep_samples: bool = False
     batch_size: int | None = None
 
@@ -69,13 +72,18 @@ class Settings:
 
 
 def _refuse_useless(names: tuple[str, ...], given: dict[str, Any]) -> None:
-    from longspan.evaluate.tasks import all_tasks
+    from longspan.evaluate.tasks import all_tasks, find_task, open_tasks
 
-    needs_text = [name for name in names if all_tasks()[name].needs_text]
+    tasks = {name: find_task(name) for name in names}
+    needs_text = [name for name, task in tasks.items() if task.needs_text]
     if needs_text and "text" not in given:
         raise ConfigError(f"--text is missing: {needs_text[0]} is measured on a text file or folder that you name")
-    known = frozenset().union(*(task.reads for task in all_tasks().values()))
-    read = frozenset().union(*(all_tasks()[name].reads for name in names))
+    needs_data = [name for name, task in tasks.items() if task.needs_data]
+    if needs_data and "data" not in given:
+        raise ConfigError(f"--data is missing: {needs_data[0]} reads files of an external set, name their folder")
+    every = [*all_tasks().values(), *(make("any") for make in open_tasks().values())]
+    known = frozenset().union(*(task.reads for task in every))
+    read = frozenset().union(*(task.reads for task in tasks.values()))
     for key in given:
         if key in known - read:
             raise ConfigError(f"--{key.replace('_', '-')} has no effect on {', '.join(names)}: leave it out")
@@ -165,6 +173,9 @@ class Evaluation:
                 "stride": settings.stride,
                 "variant": settings.variant,
                 "max_targets": settings.max_targets,
+                "data": settings.data,
+                "overlong": settings.overlong,
+                "max_samples": settings.max_samples,
                 "matched_from": folder.longest(settings.lengths, settings.variant)
                 if "perplexity" in settings.tasks
                 else None,

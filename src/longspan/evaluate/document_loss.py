@@ -69,6 +69,7 @@ def perplexity(
     model_name: str | None = None,
     train_length: int | None = None,
     seed: int | None = None,
+    task: str = "perplexity",
     progress: bool = True,
     done: Iterable[Record] = (),
     on_records: OnRecords | None = None,
@@ -89,12 +90,13 @@ def perplexity(
         batch_size: windows in one forward; default by a token budget.
         run, method, model_name, train_length, seed: columns of the records; method and train_length are read from
             the model if absent.
+        task: what the records call it.
         done, on_records: see `longspan.evaluate.journal`.
         on_documents: called with (length, sums per document) for each length measured now; for paired comparisons.
         on_scores: called with a score for each document of a length measured now, before its records are handed on.
 
     Returns:
-        For each length two records (task `perplexity`): metric `perplexity` and `nll` (nats per token), and
+        For each length two records: metric `perplexity` and `nll` (nats per token), and
         `bits_per_byte` if asked for; n = scored tokens. The interval is a bootstrap over documents, null if there
         is one only.
 
@@ -105,7 +107,7 @@ def perplexity(
     protocol = make_protocol(lengths, stride, variant, matched_from, max_targets)
     journal = Journal(
         model,
-        "perplexity",
+        task,
         run=run,
         method=method,
         model_name=model_name,

@@ -118,7 +118,7 @@ def measure_samples(task: SampleTask, bench: Bench, name: str) -> list[Record]:
             bench.on_outcomes(name, found)
         if bench.on_scores is not None:
             bench.on_scores([_score(journal, task, outcome) for outcome in found])
-        return _cell(journal, task, found)
+        return cell_records(journal, task.metric, found)
 
     with tqdm(total=len(bench.lengths) * len(grid), desc=name, unit="cell", disable=not bench.progress) as bar:
         for length in bench.lengths:
@@ -146,7 +146,8 @@ def _score(journal: Journal, task: SampleTask, outcome: Outcome) -> Score:
     )
 
 
-def _cell(journal: Journal, task: SampleTask, found: Sequence[Outcome]) -> list[Record]:
+def cell_records(journal: Journal, metric: str, found: Sequence[Outcome]) -> list[Record]:
+    """The score, as `metric`, and the answer NLL of the samples of one place."""
     distances = [outcome.sample.distance for outcome in found if outcome.sample.distance is not None]
     shared: dict[str, Any] = {
         "length": found[0].place.length,
@@ -158,7 +159,7 @@ def _cell(journal: Journal, task: SampleTask, found: Sequence[Outcome]) -> list[
     low, high = wilson(sum(scores), len(scores))
     nll_low, nll_high = normal_mean(nll)
     return [
-        journal.record(task.metric, sum(scores) / len(scores), low=low, high=high, **shared),
+        journal.record(metric, sum(scores) / len(scores), low=low, high=high, **shared),
         journal.record("nll", sum(nll) / len(nll), low=nll_low, high=nll_high, **shared),
     ]
 

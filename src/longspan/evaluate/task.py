@@ -94,7 +94,7 @@ class Bench:
     reuse: bool | None = None
     """Whether prompts that begin alike share the keys and values of that beginning; None: where that is faster."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Settings of single tasks by name: stride, variant, max_targets, ..."""
+    """Settings of single tasks by name: stride, variant, max_targets, data, overlong, ..."""
     progress: bool = False
     columns: dict[str, Any] = field(
         default_factory=lambda: (
@@ -132,6 +132,8 @@ class Task(ABC):
 
     needs_text: ClassVar[bool] = False
     """Whether it is measured on documents that the user names."""
+    needs_data: ClassVar[bool] = False
+    """Whether it reads files of an external set, in the folder that the user names."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Options of `longspan eval` that have an effect on it."""
 

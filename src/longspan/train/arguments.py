@@ -54,7 +54,8 @@ def training_arguments(config: RunConfig, out: Path, device: torch.device, proce
         save_strategy="steps",
         save_steps=config.save_every,
         eval_strategy="no",
-        report_to="none",
+        report_to="none",  # trackers are callbacks of the run (`trackers`)
+        run_name=config.name,
         disable_tqdm=True,
         **trainer_settings(config, processes),
     )

@@ -126,6 +126,8 @@ class RunConfig(Settings):
     """Steps between two saved states."""
     log_every: Annotated[int, Field(gt=0)] = 20
     """Steps that one logged loss is the mean of."""
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Trackers that get what is logged as well; `records.jsonl` is written always."""
 
     @field_validator("methods")
     @classmethod
@@ -253,7 +255,7 @@ class RunConfig(Settings):
 
 
 _PARALLEL = tuple(f"parallel.{name}" for name in ParallelSettings.model_fields)
-FREE_TO_CHANGE = ("device", "threads", "loader_workers", "save_every", "data.cache", *_PARALLEL)
+FREE_TO_CHANGE = ("device", "threads", "loader_workers", "save_every", "report_to", "data.cache", *_PARALLEL)
 """Settings that do not decide the result: a run goes on although they were changed."""
 
 

@@ -37,6 +37,7 @@ from longspan.train.positions import check_reach, placer_of
 from longspan.train.prepare import Prepared, input_hashes, prepare
 from longspan.train.processes import Processes, lost_workers
 from longspan.train.stages import Stages
+from longspan.train.trackers import check_trackers, trackers
 from longspan.train.trainer import RunTrainer
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
     with `lora` the `adapter` by itself, which the checkpoint has merged into its weights.
 
     Raises:
-        ConfigError: `out` holds a run with other settings, or is in use.
+        ConfigError: `out` holds a run with other settings, or is in use; a tracker is not installed.
         DataError, CheckpointError, MethodError: text, tokenizer, model or methods cannot be used, or one of the first
             three has changed since the run began.
         TrainingError: the loss is not a number; the state before that step is kept.
@@ -64,6 +65,7 @@ def train(config: RunConfig, out: Path | str, *, progress: bool = True) -> Path:
     """
     out = Path(out)
     device = torch_device(config.device)
+    check_trackers(config.report_to)
     processes = join(config, device)
     with contextlib.ExitStack() as held:
         checkpoint = out / CHECKPOINT
@@ -179,7 +181,7 @@ def _take_steps(
             dataset=dataset,
             out=out,
             device=device,
-            callbacks=[bar, records, interruption, Stages(config, model)],
+            callbacks=[bar, records, interruption, Stages(config, model), *trackers(config.report_to, out)],
             processes=processes,
             teacher=teacher,
         )

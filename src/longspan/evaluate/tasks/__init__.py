@@ -1,7 +1,8 @@
 """Tasks by name: found in this folder and in other packages' entry points, never listed by hand.
 
-A file `NAME.py` holds one `Task`, which is found as NAME with its defaults. It may name more: `PRESETS`, tasks by name
-that differ in their settings, and `GROUPS`, names of the file's tasks by the name of a group.
+A file `NAME.py` holds one `Task`, which is found as NAME with its defaults; one that has a setting without a default is
+found only by what the file names. It may name more: `PRESETS`, tasks by name that differ in their settings, and
+`GROUPS`, names of the file's tasks by the name of a group. `OPEN` makes the task of whatever stands behind `NAME:`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 import inspect
 import pkgutil
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
 from longspan.errors import ConfigError
@@ -34,19 +35,32 @@ def task_groups() -> Mapping[str, tuple[str, ...]]:
     return types.MappingProxyType(_found()[1])
 
 
+def open_tasks() -> Mapping[str, Callable[[str], Task]]:
+    """Makers of the tasks that other programs know, by the word before the colon of their names."""
+    return types.MappingProxyType(_found()[2])
+
+
 @functools.cache
-def _found() -> tuple[dict[str, Task], dict[str, tuple[str, ...]]]:
+def _found() -> tuple[dict[str, Task], dict[str, tuple[str, ...]], dict[str, Callable[[str], Task]]]:
     tasks: dict[str, Task] = {}
     groups: dict[str, tuple[str, ...]] = {}
+    opens: dict[str, Callable[[str], Task]] = {}
     here = [info.name for info in pkgutil.iter_modules(__path__)]
     modules = [(name, importlib.import_module(f"{__name__}.{name}")) for name in here]
     modules += [(entry.name, entry.load()) for entry in metadata.entry_points(group=ENTRY_POINTS)]
     for name, module in modules:
         kind = next(value for value in vars(module).values() if _is_task(value, module))
-        tasks |= {name: kind(), **getattr(module, "PRESETS", {})}
+        tasks |= ({name: kind()} if _has_defaults(kind) else {}) | getattr(module, "PRESETS", {})
+        if hasattr(module, "OPEN"):
+            opens[name] = module.OPEN
         for group, names in getattr(module, "GROUPS", {}).items():
             groups[group] = (*groups.get(group, ()), *names)
-    return dict(sorted(tasks.items())), dict(sorted(groups.items()))
+    return dict(sorted(tasks.items())), dict(sorted(groups.items())), opens
+
+
+def _has_defaults(kind: type) -> bool:
+    missing = dataclasses.MISSING
+    return all(item.default is not missing or item.default_factory is not missing for item in dataclasses.fields(kind))
 
 
 def _is_task(value: object, module: types.ModuleType) -> bool:
@@ -64,6 +78,9 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: there is none.
     """
+    bridge, colon, rest = name.partition(":")
+    if colon and rest and bridge in open_tasks():
+        return open_tasks()[bridge](rest)
     if name not in all_tasks():
         raise ConfigError(f"--tasks: unknown task '{name}': see `longspan eval --list-tasks`")
     return all_tasks()[name]

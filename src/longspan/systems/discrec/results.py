@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from longspan.evaluate.intervals import bootstrap, wilson
+from longspan.intervals import bootstrap, wilson
 from longspan.records import Record
 from longspan.systems.discrec.evaluate import Measured, Protocol
 from longspan.systems.discrec.metrics import METRICS

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from longspan.equation import Attention, Draw, Position, Selection, Window, plain_draw
+from longspan.equation import Attention, Draw, PartSelection, Position, Window, plain_draw
 from longspan.errors import LengthError, MethodError
 from longspan.methods.selection.s2 import in_groups
 from longspan.settings import require
@@ -70,7 +70,7 @@ class ItemGrid(Position):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemLocal(Selection):
+class ItemLocal(PartSelection):
     """A token sees the tokens of its own item, those behind it too."""
 
     codes: int = 4
@@ -78,7 +78,9 @@ class ItemLocal(Selection):
     closing: bool = False
     """Whether one more token follows the last item and belongs to it."""
 
-    def seen(self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B G S D"]) -> Bool[Tensor, "B H T S"]:
+    def seen(
+        self, q: Float[Tensor, "B H T D"], k: Float[Tensor, "B G S D"], lengths: Sequence[int] | None = None
+    ) -> Bool[Tensor, "B H T S"]:
         item = torch.from_numpy(self._grid.item(k.shape[2])).to(q.device)
         same = item[k.shape[2] - q.shape[2] :, None] == item
         return same.expand(q.shape[0], q.shape[1], -1, -1)
