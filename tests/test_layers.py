@@ -22,6 +22,7 @@ FLOORS = (
     {"models"},
     {"train", "evaluate", "doctor", "report"},
     {"study", "search", "export", "serve"},
+    {"systems"},
     {"planner"},
     {"cli"},
 )

@@ -1,0 +1,1 @@
+"""Whole systems of sibling papers, built on the same slots."""
