@@ -24,6 +24,7 @@ from longspan.cli import (
     search,
     serve,
     train,
+    xlpe,
 )
 from longspan.cli.interrupts import interrupts
 from longspan.cli.options import Interrupted
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 for _command in (methods, plan, search, extend, doctor, train, eval, compare, report, generate, export, serve, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
+app.add_typer(xlpe.app, name="xlpe")
 
 
 @app.callback(invoke_without_command=True)
