@@ -66,10 +66,9 @@ def read_lines(path: Path | str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise DataError(f"cannot read {path}: {reason}; give a text file with a sentence a line") from error
-    lines = text.removesuffix("\n").split("\n")
-    if lines == [""]:
+    if not text:
         raise DataError(f"{path} is empty: give a text file with a sentence a line")
-    return lines
+    return text.removesuffix("\n").split("\n")
 
 
 def read_sentences(path: Path | str) -> list[Words]:

@@ -65,8 +65,8 @@ class SubwordEncoder:
         return {**self.source(pair[0], order), "labels": torch.tensor([*target, self.tokenizer.eos_token_id])}
 
     def text(self, ids: Tensor) -> str:
-        """The sentence that sub-words spell, its words parted by blanks."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        """The sentence that sub-words spell, on one line, its words parted by single blanks."""
+        return " ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Triples(NamedTuple):
     e: Int64[np.ndarray, " M"]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def triples(length: int) -> Triples:
     """The n (n^2 - 1) / 6 triples of a sentence of n words."""
     b, p, e = np.ogrid[: length + 1, : length + 1, : length + 1]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from longspan.errors import DataError
 from longspan.systems.xl_pe.alignment import Words
 from longspan.systems.xl_pe.bracketing import order_of
 from longspan.systems.xl_pe.features import FeatureSpace, Tables, columns, fingerprints, triple_numbers
@@ -20,6 +21,8 @@ from longspan.systems.xl_pe.search import DIRECTIONS, Derivation, action_scores,
 
 BEAM = 20
 ITERATIONS = 20
+LONGEST = 256
+"""Words of a sentence at most: memory grows with their cube, to 0.5 GB here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,15 @@ class Reorderer:
     beam: int = BEAM
 
     def order(self, words: Words) -> list[int]:
-        """Source indices in target order; any number of words, none included."""
+        """Source indices in target order; any number of words up to LONGEST, none included.
+
+        Raises:
+            DataError: there are more words.
+        """
+        if len(words) > LONGEST:
+            raise DataError(
+                f"a sentence of {len(words)} words is too long to be reordered: split it ({LONGEST} at most)"
+            )
         if len(words) < 2:
             return list(range(len(words)))
         return self.order_numbered(self.space.numbers(fingerprints(columns(words))), len(words))
@@ -62,14 +73,6 @@ class Example:
         return len(self.valid)
 
 
-@dataclass(slots=True)
-class Progress:
-    """How training went, an entry an iteration."""
-
-    errors: list[int] = field(default_factory=list)
-    """Sentences that were not ordered as the constraint wants."""
-
-
 def train_reorderer(
     space: FeatureSpace,
     examples: Sequence[Example],
@@ -78,8 +81,10 @@ def train_reorderer(
     beam: int = BEAM,
     seed: int = 0,
     on_iteration: Callable[[int, int], None] | None = None,
-) -> tuple[Reorderer, Progress]:
+) -> tuple[Reorderer, list[int]]:
     """Learn from `examples`, in an order drawn anew for each iteration; stops early when all are right.
+
+    The second value has the errors of each iteration: sentences that were not ordered as the constraint wants.
 
     Update number u of T changes the averaged weights by (T - u) / T of the change.
 
@@ -90,7 +95,7 @@ def train_reorderer(
     weights = np.zeros((len(space), DIRECTIONS), dtype=np.float32)
     averaged = np.zeros_like(weights)
     total = iterations * len(examples)
-    progress = Progress()
+    history: list[int] = []
     for iteration in range(iterations):
         errors = 0
         for place, number in enumerate(rng.permutation(len(examples))):
@@ -102,12 +107,12 @@ def train_reorderer(
             errors += 1
             share = 1 - (iteration * len(examples) + place) / total
             _update(weights, averaged, example, found.best, found.valid, share)
-        progress.errors.append(errors)
+        history.append(errors)
         if on_iteration is not None:
             on_iteration(iteration + 1, errors)
         if not errors:
             break
-    return Reorderer(space, averaged, beam), progress
+    return Reorderer(space, averaged, beam), history
 
 
 def _update(

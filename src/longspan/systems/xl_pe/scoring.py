@@ -99,10 +99,12 @@ def _scores(
                 "task": "translation",
                 "seed": seed,
             }
-            low, high = result.mean - result.ci, result.mean + result.ci
-            records.append(Record(metric=name, value=result.score, low=low, high=high, n=len(references), **shared))
+            low, high = float(result.mean - result.ci), float(result.mean + result.ci)
+            records.append(
+                Record(metric=name, value=float(result.score), low=low, high=high, n=len(references), **shared)
+            )
             if result.p_value is not None:
-                records.append(Record(metric=f"{name}_p", value=result.p_value, n=len(references), **shared))
+                records.append(Record(metric=f"{name}_p", value=float(result.p_value), n=len(references), **shared))
     return records
 
 

@@ -17,7 +17,7 @@ from longspan.systems.xl_pe.alignment import Alignment, Words, read_alignments, 
 from longspan.systems.xl_pe.bracketing import is_parsable, valid_actions
 from longspan.systems.xl_pe.features import FeatureSpace, columns, fingerprints
 from longspan.systems.xl_pe.parser import BEAM, ITERATIONS, Example, train_reorderer
-from longspan.systems.xl_pe.ranks import OrderScore, order_classes, score_order, span_ranks
+from longspan.systems.xl_pe.ranks import FREE, OrderScore, order_classes, score_order, span_ranks
 
 LONGEST = 40
 """Words of the longest sentence to learn from."""
@@ -26,13 +26,13 @@ LONGEST = 40
 def learnable(alignments: Sequence[Alignment], longest: int = LONGEST) -> dict[int, np.ndarray]:
     """Order classes of the sentences to learn from, by their numbers.
 
-    Those of 2 to `longest` words whose words can be compared and whose order BTG can make.
+    Those of 2 to `longest` words, some with a link, whose words can be compared and whose order BTG can make.
     """
     found = {}
     for number, alignment in enumerate(alignments):
         if 2 <= alignment.source_length <= longest:
             classes = order_classes(alignment)
-            if classes is not None and is_parsable(classes):
+            if classes is not None and (classes != FREE).any() and is_parsable(classes):
                 found[number] = classes
     return found
 
