@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def test_arms_of_a_seed_begin_alike_and_are_trained_once(trained: Path, done: Do
     before = (trained / "runs" / "heads-0" / "model.safetensors").stat().st_mtime_ns
     done("xlpe", "train", trained, "--arm", "heads", "-q")
     assert (trained / "runs" / "heads-0" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_an_arm_that_has_changed_under_its_name_is_not_taken_for_the_trained_one(
+    trained: Path, refused: Done, tmp_path: Path
+) -> None:
+    study = tmp_path / "out"
+    shutil.copytree(trained, study)
+    text = (study / "study.yaml").read_text()
+    (study / "study.yaml").write_text(text.replace("where: all", "where: first"))
+    for command in ("train", "evaluate"):
+        assert "was trained with other settings of 'baseline'" in refused("xlpe", command, study, "-q")
 
 
 def test_scores_stand_in_records_and_the_table(trained: Path, done: Done) -> None:

@@ -18,7 +18,7 @@ from longspan.systems.xl_pe.saved import load_reorderer, save_reorderer
 from longspan.systems.xl_pe.search import Scores, action_scores, search
 from longspan.systems.xl_pe.validation import cross_validate, learnable, make_examples
 
-WORDS = tuple(["the", "old", "ship", "came", "home", "from", "a", "far", "away", "sea"])
+WORDS = ("the", "old", "ship", "came", "home", "from", "a", "far", "away", "sea")
 
 
 def random_reorderer(words: tuple[str, ...], seed: int, beam: int = 20) -> Reorderer:

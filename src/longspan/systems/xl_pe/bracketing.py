@@ -62,12 +62,12 @@ def valid_actions(classes: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, "begin e
     return np.stack((straight, inverted), axis=2)
 
 
-def is_parsable(classes: Sequence[int]) -> bool:
+def is_parsable(classes: Sequence[int] | np.ndarray) -> bool:
     """Whether some derivation keeps to the classes (a permutation, or one with ties and free words).
 
     Any valid split will do: a derivation of the whole, cut down to a span, is one of the span.
     """
-    valid = valid_actions(np.asarray(classes, dtype=np.int64)).any(axis=2)
+    valid = np.logical_or.reduce(valid_actions(np.asarray(classes, dtype=np.int64)), axis=2)
     spans = [(0, len(classes))]
     while spans:
         begin, end = spans.pop()

@@ -101,6 +101,10 @@ class ArmSettings(Settings):
         """Whether anything depends on the ranks."""
         return self.fusion != "none" or self.heads > 0
 
+    def needs_reorderer(self) -> bool:
+        """Whether a sentence must be reordered before it is translated."""
+        return self.reads_ranks() and self.ranks == "parser"
+
 
 class StudySettings(Settings):
     """Everything that decides a translation study."""

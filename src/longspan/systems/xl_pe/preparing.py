@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from longspan.data.tokenizer import train_tokenizer
 from longspan.errors import ConfigError, DataError
 from longspan.files import alone_in, file_hash, write_json, write_text
+from longspan.models.config_file import read_json
 from longspan.systems.xl_pe.aligner import align
 from longspan.systems.xl_pe.alignment import (
     Alignment,
@@ -27,7 +28,6 @@ from longspan.systems.xl_pe.parser import Reorderer, train_reorderer
 from longspan.systems.xl_pe.ranks import span_ranks
 from longspan.systems.xl_pe.saved import load_reorderer, save_reorderer
 from longspan.systems.xl_pe.validation import learnable, make_examples
-from longspan.train.settings import read_yaml
 
 SPLITS = ("train", "dev", "test")
 Say = Callable[[str], object]
@@ -113,7 +113,7 @@ def _claim(folder: StudyFolder, settings: StudySettings) -> None:
     hashes = {str(path): file_hash(path) for path in paths if path is not None}
     fixed = settings.model_dump(mode="json", exclude={"arms", "seeds", "baseline", "device"})
     claim = folder.root / "data.json"
-    if claim.exists() and read_yaml(claim) != {"files": hashes, "settings": fixed}:
+    if claim.exists() and read_json(claim) != {"files": hashes, "settings": fixed}:
         raise ConfigError(f"{folder.root} was prepared from other data or settings: take another folder")
     write_json(claim, {"files": hashes, "settings": fixed})
     write_text(folder.settings_file, settings.to_yaml())

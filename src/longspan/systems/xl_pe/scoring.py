@@ -7,13 +7,13 @@ from typing import Any
 
 from longspan.errors import ConfigError
 from longspan.files import alone_in, write_text
+from longspan.models.config_file import read_json
 from longspan.records import Record, append_records
 from longspan.systems.xl_pe.config import StudySettings
 from longspan.systems.xl_pe.corpus import Pair, read_split
 from longspan.systems.xl_pe.preparing import Say, StudyFolder
-from longspan.systems.xl_pe.training import ARM_FILE, LOSS_FILE, arm_orders
+from longspan.systems.xl_pe.training import LOSS_FILE, arm_orders, is_trained
 from longspan.systems.xl_pe.translating import Translator
-from longspan.train.settings import read_yaml
 
 RESAMPLES = 1000
 """Of the bootstrap over test sentences."""
@@ -38,7 +38,7 @@ def evaluate(folder: StudyFolder, *, say: Say = lambda text: None) -> str:
     with alone_in(folder.root):
         records: list[Record] = []
         for seed in settings.seeds:
-            trained = [arm for arm in settings.arms if (folder.run(arm, seed) / ARM_FILE).exists()]
+            trained = [arm for arm in settings.arms if is_trained(folder, settings, arm, seed)]
             if trained:
                 records += _losses(folder, settings, seed, trained)
                 found = {arm: _translations(folder, settings, arm, seed, pairs, say) for arm in trained}
@@ -59,7 +59,7 @@ def _losses(folder: StudyFolder, settings: StudySettings, seed: int, arms: Seque
             run=settings.name, method="xl-pe", model=arm, task="train", metric=f"{split}_loss", value=loss, seed=seed
         )
         for arm in arms
-        for split, loss in read_yaml(folder.run(arm, seed) / LOSS_FILE).items()
+        for split, loss in read_json(folder.run(arm, seed) / LOSS_FILE).items()
     ]
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from longspan.data.tokenizer import load_tokenizer
-from longspan.errors import ConfigError, DataError, TrainingError
+from longspan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from longspan.files import alone_in, replacing_folder, write_json
 from longspan.models import torch_device
 from longspan.systems.xl_pe.config import ArmSettings, StudySettings
@@ -32,7 +35,7 @@ def train_arm(folder: StudyFolder, arm: str, seed: int, *, progress: bool = True
     A run that was stopped starts over: states are not kept in between.
 
     Raises:
-        ConfigError: the study has no such arm or seed, or is not prepared.
+        ConfigError: the study has no such arm or seed, or is not prepared; or the arm was trained otherwise.
         TrainingError: the loss is no number.
     """
     settings = folder.settings()
@@ -41,21 +44,46 @@ def train_arm(folder: StudyFolder, arm: str, seed: int, *, progress: bool = True
     if seed not in settings.seeds:
         raise ConfigError(f"the study has no seed {seed}: its seeds are {', '.join(map(str, settings.seeds))}")
     out = folder.run(arm, seed)
-    if (out / ARM_FILE).exists():
+    if is_trained(folder, settings, arm, seed):
         return out
     with alone_in(out.parent / f".{out.name}.work"):
         tokenizer = load_tokenizer(folder.tokenizer)
         rows = {split: split_rows(folder, settings, split, arm, seed, tokenizer) for split in ("train", "dev")}
         model = make_model(settings, settings.arms[arm], tokenizer, seed)
         with replacing_folder(out) as part:
-            losses = _fit(model, rows, settings, seed, part, progress)
+            losses = _fit(model, rows, settings, out.name, seed, part, progress)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
-            if settings.arms[arm].reads_ranks() and settings.arms[arm].ranks == "parser":
+            if settings.arms[arm].needs_reorderer():
                 shutil.copy(folder.reorderer, part)
             write_json(part / LOSS_FILE, losses)
-            write_json(part / ARM_FILE, {"arm": arm, "seed": seed, **settings.arms[arm].to_json()})
+            write_json(part / ARM_FILE, settings.arms[arm].to_json())
     return out
+
+
+def is_trained(folder: StudyFolder, settings: StudySettings, arm: str, seed: int) -> bool:
+    """Whether the folder of a run is filled.
+
+    Raises:
+        ConfigError: it was filled by an arm of this name with other settings.
+    """
+    run = folder.run(arm, seed)
+    if not (run / ARM_FILE).exists():
+        return False
+    if read_arm(run) != settings.arms[arm]:
+        raise ConfigError(f"{run} was trained with other settings of '{arm}': give the arm another name, or remove it")
+    return True
+
+
+def read_arm(run: Path) -> ArmSettings:
+    """The settings that the run in a folder was trained with.
+
+    Raises:
+        CheckpointError: the folder holds no trained arm.
+    """
+    if not (run / ARM_FILE).is_file():
+        raise CheckpointError(f"{run} holds no trained arm (no {ARM_FILE}): run `longspan xlpe train` first")
+    return ArmSettings.from_yaml(run / ARM_FILE)
 
 
 def make_model(settings: StudySettings, arm: ArmSettings, tokenizer: PreTrainedTokenizerBase, seed: int) -> XlPeModel:
@@ -135,8 +163,34 @@ class _Rows(Dataset[Row]):
         return self.rows[number]
 
 
+class _Bar(TrainerCallback):
+    """Steps done, and the loss, on stderr."""
+
+    def __init__(self, name: str, *, shown: bool) -> None:
+        self._bar = tqdm(desc=name, unit="step", disable=not shown, mininterval=0.2 if sys.stderr.isatty() else 30)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.reset(total=state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.update()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.close()
+
+
 def _fit(
-    model: XlPeModel, rows: dict[str, list[Row]], settings: StudySettings, seed: int, out: Path, progress: bool
+    model: XlPeModel,
+    rows: dict[str, list[Row]],
+    settings: StudySettings,
+    name: str,
+    seed: int,
+    out: Path,
+    progress: bool,
 ) -> dict[str, float]:
     """Train `model` in place; the losses at the end, nats a sub-word, label-smoothed in training and on dev."""
     training, device = settings.training, torch_device(settings.device)
@@ -159,7 +213,7 @@ def _fit(
         save_strategy="no",
         logging_steps=training.log_every,
         report_to="none",
-        disable_tqdm=not progress,
+        disable_tqdm=True,  # the Trainer's own bar writes to stdout, where results stand
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a second GPU would double the batch
     trainer = Trainer(
@@ -168,6 +222,7 @@ def _fit(
         train_dataset=_Rows(rows["train"]),
         eval_dataset=_Rows(rows["dev"]),
         data_collator=PadRows(model.config.pad_token_id),
+        callbacks=[_Bar(name, shown=progress)],
     )
     trainer.remove_callback(PrinterCallback)
     loss = trainer.train().training_loss

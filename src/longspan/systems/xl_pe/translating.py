@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from longspan.systems.xl_pe.corpus import PadRows, SubwordEncoder
 from longspan.systems.xl_pe.model import XlPeModel
 from longspan.systems.xl_pe.parser import Reorderer
 from longspan.systems.xl_pe.saved import load_reorderer
-from longspan.systems.xl_pe.training import ARM_FILE
+from longspan.systems.xl_pe.training import read_arm
 
 _ROOM = 10
 """Tokens that a translation may have beyond twice the source."""
@@ -40,14 +39,13 @@ class Translator:
         Raises:
             CheckpointError: the folder holds no trained arm.
         """
-        if not (run / ARM_FILE).is_file():
-            raise CheckpointError(f"{run} holds no trained arm (no {ARM_FILE}): run `longspan xlpe train` first")
+        arm = read_arm(run)
         try:
             model = XlPeModel.from_pretrained(run, local_files_only=True)
         except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
             raise CheckpointError(f"{run}: the model cannot be read ({reason}); train the arm again") from error
-        reorderer = load_reorderer(run / "reorderer.safetensors") if _reads_parser(run) else None
+        reorderer = load_reorderer(run / "reorderer.safetensors") if arm.needs_reorderer() else None
         return cls(model.to(torch_device(device)).eval(), SubwordEncoder(load_tokenizer(run)), reorderer)
 
     def orders(self, sentences: Sequence[Words]) -> list[list[int]]:
@@ -89,8 +87,3 @@ class Translator:
             for number, ids in zip(numbers, output, strict=True):
                 found[number] = self.cutter.text(ids)
         return found
-
-
-def _reads_parser(run: Path) -> bool:
-    arm = json.loads((run / ARM_FILE).read_text(encoding="utf-8"))
-    return arm["ranks"] == "parser" and (arm["fusion"] != "none" or arm["heads"] > 0)
