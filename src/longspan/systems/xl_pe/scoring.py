@@ -103,8 +103,10 @@ def _scores(
             records.append(
                 Record(metric=name, value=float(result.score), low=low, high=high, n=len(references), **shared)
             )
-            if result.p_value is not None:
-                records.append(Record(metric=f"{name}_p", value=float(result.p_value), n=len(references), **shared))
+            if arm != reference:
+                # sacrebleu gives its smallest p-value to a difference that is 0 in every resample
+                p = 1.0 if found[arm] == found[reference] else float(result.p_value)
+                records.append(Record(metric=f"{name}_p", value=p, n=len(references), **shared))
     return records
 
 
