@@ -26,6 +26,7 @@ from longspan.cli import (
     search,
     serve,
     train,
+    xlpe,
 )
 from longspan.cli.interrupts import interrupts
 from longspan.cli.options import COMMAND, Interrupted
@@ -53,7 +54,8 @@ app = typer.Typer(
 )
 for _command in (methods, plan, search, extend, doctor, train, eval, compare, report, generate, export, serve, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
-app.add_typer(discrec.app, name="discrec")
+for _system in (discrec, xlpe):
+    app.add_typer(_system.app, name=_system.__name__.rpartition(".")[2])
 
 
 @app.callback(invoke_without_command=True)
