@@ -12,7 +12,7 @@ FLOORS = (
     {"errors"},
     {"lengths", "files", "settings"},
     {"records", "rotation"},
-    {"window"},
+    {"window", "matrix"},
     {"slots"},
     {"equation"},
     {"methods"},
@@ -22,7 +22,7 @@ FLOORS = (
     {"models"},
     {"train", "evaluate", "doctor", "report"},
     {"study", "search", "export", "serve"},
-    {"planner"},
+    {"planner", "systems"},
     {"cli"},
 )
 """Rooms from the ground up: each may use those below it and itself."""

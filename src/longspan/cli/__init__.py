@@ -12,6 +12,7 @@ import typer
 
 from longspan.cli import (
     compare,
+    cpt,
     demo,
     doctor,
     eval,
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 for _command in (methods, plan, search, extend, doctor, train, eval, compare, report, generate, export, serve, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
+app.add_typer(cpt.app, name="cpt")
 
 
 @app.callback(invoke_without_command=True)

@@ -14,7 +14,7 @@ from longspan.report.results import METRICS, Cell, Line, Results, lengths_of
 from longspan.report.sections import section, spread_note
 from longspan.report.summary import REACH, best, names, reach
 
-SETTINGS = ("study.yaml", "run.yaml", "plan.json", "data.json")
+SETTINGS = ("study.yaml", "cpt.yaml", "run.yaml", "plan.json", "data.json")
 """Files of a run's folder that are shown as they are."""
 MOST_SETTINGS = 20_000
 """Characters of one settings file that are shown."""

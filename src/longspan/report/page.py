@@ -9,9 +9,10 @@ from pathlib import Path
 from longspan.errors import DataError
 from longspan.files import write_text
 from longspan.lengths import format_length
-from longspan.records import read_records
+from longspan.records import Record, read_records
 from longspan.report.charts import chart_style
 from longspan.report.listings import best_table, origin_section, settings_section, tables_section
+from longspan.report.matrix import length_section, matrix_section
 from longspan.report.results import Results
 from longspan.report.sections import curves_section, heat_section, positions_section, shown_lines, switches
 from longspan.report.summary import sentences
@@ -43,11 +44,13 @@ def write_report(run_dirs: Sequence[Path], out: Path, title: str | None = None) 
     out = Path(out)
     out = out / "report.html" if out.is_dir() else out
     results = Results(records)
-    write_text(out, _page(results, folders, title or ", ".join(dict.fromkeys(record.run for record in records))))
+    write_text(
+        out, _page(results, records, folders, title or ", ".join(dict.fromkeys(record.run for record in records)))
+    )
     return out
 
 
-def _page(results: Results, folders: Sequence[Path], title: str) -> str:
+def _page(results: Results, records: Sequence[Record], folders: Sequence[Path], title: str) -> str:
     shown = shown_lines(results)
     told = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(results))
     body = "".join(
@@ -58,6 +61,8 @@ def _page(results: Results, folders: Sequence[Path], title: str) -> str:
             curves_section(results, shown),
             positions_section(results, shown),
             heat_section(results, shown),
+            length_section(records),
+            matrix_section(records),
             tables_section(results),
             settings_section(list(folders)),
             origin_section(results),
