@@ -14,7 +14,7 @@ from longspan.matrix import METRICS, TASK, Matrix, length_matrix, stage_matrices
 from longspan.records import Record
 from longspan.report.formats import DASH
 from longspan.report.heatmap import LEVELS
-from longspan.report.sections import figure, section
+from longspan.report.sections import section
 
 TITLES = {
     "current": "current",
@@ -111,7 +111,7 @@ def _figure(
         for column, score in enumerate(scores[row]):
             parts.append(_square(_LEFT + column * _CELL_WIDTH, top, score, framed=(row, column) in own))
     drawn = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return figure(escape(title), "", drawn)
+    return f'<figure class="card"><figcaption><b>{escape(title)}</b></figcaption>{drawn}</figure>'
 
 
 def _square(left: float, top: float, score: float | None, *, framed: bool) -> str:

@@ -125,6 +125,8 @@ def test_bad_settings_are_one_line(cpt_config: Make, texts: Path) -> None:
         "lists one domain": {"domains": {"a": domains["a"]}, "orders": None},
         r"'orders\.up' must list every domain once": {"orders": {"up": ["a", "b"]}},
         "set one of 'base'": {"base": None},
+        "names one twice": {"seeds": [1, 1]},
+        "needs the environment variable NOT_SET_HERE": {"name": "${NOT_SET_HERE}"},
         "'train' and 'test' belong together": {"domains": {**domains, "a": {"train": "x.jsonl"}}},
         "has nothing to read": {"domains": {**domains, "a": {}}},
         "'arms.initial'": {"arms": {"initial": {}}},

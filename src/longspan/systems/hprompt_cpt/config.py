@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from longspan.data.tokenizer import SMALLEST_VOCAB
+from longspan.study.variables import expand_variables
 from longspan.systems.hprompt_cpt.arm_settings import ArmSettings, Count
 from longspan.train.optimizer_settings import OptimizerSettings
 from longspan.train.settings import Length, Settings
@@ -147,6 +149,11 @@ class CptConfig(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = None
 
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
+        """The run in nested dictionaries, `${NAME}` standing for environment variables; see `Settings.parse`."""
+        return super().parse(expand_variables(values, where), where)
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
@@ -166,6 +173,8 @@ class CptConfig(Settings):
                 )
         if (self.base is None) == (self.model.from_ is None):
             raise ValueError("set one of 'base' (text that a new model learns first) and 'model.from'")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"'seeds' {self.seeds} names one twice; leave it out")
         if "initial" in self.arms:
             raise ValueError(
                 "'arms.initial': that is what the model before the first stage is called; choose another name"
