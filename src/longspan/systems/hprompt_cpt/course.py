@@ -71,7 +71,12 @@ class Course:
         """Whether it has been trained."""
         return self.stage_folder(stage).is_dir()
 
-    def steps_of(self) -> int:
+    def wants(self, stage: int, domain: str) -> bool:
+        """Whether that cell is part of its matrix: models of one domain alone are tested on that alone."""
+        return stage == 0 or self.arm.domains != "separate" or self.domain_of(stage) == domain
+
+    @property
+    def steps(self) -> int:
         """Optimizer steps of one stage."""
         steps = self.arm.steps or self.ground.config.pretrain.steps
         return steps * len(self.order) if self.arm.domains == "joint" else steps

@@ -56,7 +56,7 @@ class PromptedModel(nn.Module):
         return found[:, found.shape[1] - input_ids.shape[1] :]
 
     def _inputs(self, input_ids: Tensor, mask: Tensor, prompt: Tensor | None) -> dict[str, Any]:
-        more = {} if self.model.config.is_encoder_decoder or not _has_cache(self.model) else {"use_cache": False}
+        more = {"use_cache": False} if self.model.can_generate() else {}
         if prompt is None or prompt.shape[1] == 0:
             return {"input_ids": input_ids, "attention_mask": mask.long(), **more}
         words = self.model.get_input_embeddings()(input_ids)
@@ -67,10 +67,6 @@ class PromptedModel(nn.Module):
             "position_ids": prompted_positions(mask, prompt.shape[1], self.policy, self._first),
             **more,
         }
-
-
-def _has_cache(model: PreTrainedModel) -> bool:
-    return bool(getattr(model.config, "use_cache", False)) and model.can_generate()
 
 
 def pooled(states: Float[Tensor, "B S d"], mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B d"]:

@@ -51,7 +51,7 @@ def train(config: CptConfig, out: Path | str, *, progress: bool = True) -> Path:
         for course in courses(ground):
             course.check()
         todo = [(course, stage) for course in courses(ground) for stage in course.stages if not course.is_done(stage)]
-        with _bar(sum(course.steps_of() for course, _ in todo), "steps", shown=progress) as bar:
+        with _bar(sum(course.steps for course, _ in todo), "steps", shown=progress) as bar:
             for course, stage in todo:
                 bar.set_description_str(f"{course.name} {stage}/{len(course.order)} {course.domain_of(stage)}")
                 remove_leftovers(course.folder)
@@ -80,7 +80,9 @@ def evaluate(config: CptConfig, out: Path | str, *, progress: bool = True) -> Pa
                     f"{course.name}: stage {missing[0]} has not been trained in {out}: run `cpt train` first"
                 )
         known = _Known(out / CELLS_FILE)
-        cells = sum(len(course.order) for course in everything) * (len(config.domains) + 1)
+        cells = sum(
+            course.wants(i, name) for course in everything for i in (0, *course.stages) for name in course.order
+        )
         with _bar(cells, "cells", shown=progress) as bar:
             for course in everything:
                 _fill(course, known, bar)
@@ -176,17 +178,17 @@ def _fill(course: Course, known: _Known, bar: Any) -> None:
         bar.set_description_str(f"{course.name} {stage} on {domain}")
         return cell_records(course, stage, domain, scorer.cell(stage, domain))
 
-    def wanted(stage: int, domain: str) -> bool:
+    def found(stage: int, domain: str) -> list[Record]:
         bar.update()
-        return stage == 0 or course.arm.domains != "separate" or course.domain_of(stage) == domain
+        return known.of(course, stage, domain)
 
     matrix_eval(
         [0, *course.stages],
         course.order,
         measure,
-        found=lambda stage, domain: known.of(course, stage, domain),
+        found=found,
         on_records=known.add,
-        wanted=wanted,
+        wanted=course.wants,
     )
 
 

@@ -60,7 +60,7 @@ class StageRun:
         course, stream = self.course, self.course.stream(self.stage)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        steps = course.steps_of()
+        steps = course.steps
         states = course.folder / f"{STATE}-{self.stage:02d}"
         loop = Loop(self.learner, course.ground.config.pretrain, steps, states, self.objective.seed)
         self._drop_records(loop.first_step())
