@@ -13,7 +13,7 @@ FLOORS = (
     {"lengths", "files", "settings"},
     {"jsonl", "intervals", "rotation", "regions"},
     {"records", "scores"},
-    {"window"},
+    {"window", "matrix"},
     {"slots"},
     {"equation"},
     {"methods"},

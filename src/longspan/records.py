@@ -84,6 +84,10 @@ class Record:
     distance: int | None = None
     """Tokens between what an answer needs and the answer."""
     seed: int | None = None
+    stage: int | None = None
+    """Stage of continual training after which it was measured; 0 before the first."""
+    domain: str | None = None
+    """Domain that it was measured on, or that the stage learned."""
     commit: str | None = field(default_factory=commit)
     versions: str = field(default_factory=versions)
     hardware: str = field(default_factory=hardware)

@@ -13,6 +13,7 @@ import typer
 
 from longspan.cli import (
     compare,
+    cpt,
     demo,
     discrec,
     doctor,
@@ -54,7 +55,7 @@ app = typer.Typer(
 )
 for _command in (methods, plan, search, extend, doctor, train, eval, compare, report, generate, export, serve, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
-for _system in (discrec, xlpe):
+for _system in (cpt, discrec, xlpe):
     app.add_typer(_system.app, name=_system.__name__.rpartition(".")[2])
 
 

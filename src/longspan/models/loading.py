@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -104,6 +105,17 @@ def load_model(
         return model.to(device=where, dtype=kind or model.dtype)
     model = _from_pretrained(name_or_folder, trust_remote_code, dtype=kind if kind is not None else "auto")
     return model.to(where).eval()
+
+
+def load_masked_model(name_or_folder: str | Path, *, device: str = "auto") -> PreTrainedModel:
+    """The masked language model at a Hugging Face folder or hub name, float32, in evaluation mode.
+
+    Raises:
+        CheckpointError: as `load_model`.
+        ConfigError: no such device.
+    """
+    model = _from_pretrained(name_or_folder, False, AutoModelForMaskedLM, dtype=torch.float32)
+    return model.to(torch_device(device)).eval()
 
 
 def load_outline(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -203,7 +215,9 @@ def _check_tokenizer(folder: Path) -> None:
         raise CheckpointError(f"{path} is corrupt: {_first_line(error)}; copy it again") from error
 
 
-def _from_pretrained(name: str | Path, trust_remote_code: bool, **kwargs: Any) -> PreTrainedModel:
+def _from_pretrained(
+    name: str | Path, trust_remote_code: bool, auto_class: Any = AutoModelForCausalLM, **kwargs: Any
+) -> PreTrainedModel:
     local = Path(name).is_dir()
     if local:
         _check_folder(Path(name))
@@ -212,7 +226,7 @@ def _from_pretrained(name: str | Path, trust_remote_code: bool, **kwargs: Any) -
     with _checkpoint_errors(name, "model", local=local):
         settings = {"use_safetensors": True, "local_files_only": local, **kwargs}
         settings["trust_remote_code"] = runs_own_code(name, trusted=trust_remote_code)
-        model, info = AutoModelForCausalLM.from_pretrained(str(name), **settings, output_loading_info=True)
+        model, info = auto_class.from_pretrained(str(name), **settings, output_loading_info=True)
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would start these from random values and go on
         raise CheckpointError(f"{name} lacks {len(missing)} of the model's weights ({missing[0]}, ...): copy it again")

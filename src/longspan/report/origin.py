@@ -14,7 +14,7 @@ from longspan.report.results import Results
 from longspan.report.sections import section
 from longspan.report.tables import Entry, Row, Title, table
 
-SETTINGS = ("study.yaml", "run.yaml", "eval.json", "plan.json", "data.json")
+SETTINGS = ("study.yaml", "cpt.yaml", "run.yaml", "eval.json", "plan.json", "data.json")
 """Files of a run's folder that are shown as they are."""
 MOST_SETTINGS = 20_000
 """Characters of one settings file that are shown."""

@@ -20,6 +20,7 @@ from longspan.report.listings import (
     ranking_section,
     tables_section,
 )
+from longspan.report.matrix import length_section, matrix_section
 from longspan.report.origin import origin_section, reproduce_section, settings_section
 from longspan.report.results import Results
 from longspan.report.sections import (
@@ -83,6 +84,8 @@ def _page(sources: Sources, title: str, threshold: float) -> str:
             differences_section(results, pairs),
             inside_section(results, shown),
             heat_sections(results, shown),
+            length_section(results.records),
+            matrix_section(results.records),
             line_table_section(results, distance_table(results)),
             line_table_section(results, short_context_table(results)),
             line_table_section(results, cost_table(results)),

@@ -13,7 +13,7 @@ from longspan.report.paired import Pairs
 from longspan.report.results import Results
 from longspan.scores import Score, read_scores
 
-_KEY = ("run", "method", "model", "train_length", "task", "metric", "length", "depth", "seed")
+_KEY = ("run", "method", "model", "train_length", "task", "metric", "length", "depth", "seed", "stage", "domain")
 
 
 @dataclass(frozen=True, slots=True)

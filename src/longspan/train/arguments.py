@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -17,15 +16,7 @@ STATE_FOLDER = "state"
 
 def learning_rate_share(step: int, config: RunConfig) -> float:
     """The learning rate of a step (counted from 0) as a share of the highest."""
-    optimizer, steps = config.optimizer, config.total_steps
-    warmup = round(optimizer.warmup * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = min(1.0, (step - warmup) / max(1, steps - warmup))
-    final = 1.0 if optimizer.final_share is None else optimizer.final_share
-    if optimizer.schedule == "cosine":
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
-    return 1 - (1 - final) * done  # linear; constant has final = 1
+    return config.optimizer.share(step, config.total_steps)
 
 
 def training_arguments(config: RunConfig, out: Path, device: torch.device, processes: int) -> TrainingArguments:

@@ -15,6 +15,7 @@ from longspan.train.distill import DistillSettings
 from longspan.train.lora_settings import LoraSettings
 from longspan.train.optimizer_settings import OptimizerSettings, Positive, Share
 from longspan.train.parallel_settings import ParallelSettings
+from longspan.train.preserve import PreserveSettings
 from longspan.train.settings import Length, Settings
 from longspan.train.sizes import find_size
 
@@ -87,6 +88,8 @@ class RunConfig(Settings):
     """Fine-tuning: adapters learn, and the model stays as it is; null: the model itself learns."""
     distill: DistillSettings | None = None
     """Fine-tuning: learn the predictions of the original model, too."""
+    preserve: PreserveSettings | None = None
+    """Fine-tuning: `agreement` keeps what the model predicts on short text while its window is extended."""
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings.model_validate({}))
     tokens: Length | None = None
     """Tokens to train on; or give `steps`, or `epochs`."""
@@ -172,9 +175,11 @@ class RunConfig(Settings):
             self._check_target(self.target_length)
         elif any(isinstance(method, Position) for method in parse_methods(self.methods)):
             raise ValueError(f"'methods' {self.methods} has positions for a longer window: set 'target_length'")
+        if self.preserve is not None and self.parallel.context > 1:
+            raise ValueError("'preserve' reads whole windows, which processes share here: leave 'parallel.context' out")
         if self.again and not parse_methods(self.methods):
             raise ValueError("'again' has no effect without a method; set 'methods', say to yarn")
-        for name in ("start", "distill", "again"):
+        for name in ("start", "distill", "preserve", "again"):
             if getattr(self, name) and self.model.from_ is None:
                 raise ValueError(f"'{name}' is for fine-tuning: name the trained model under 'model.from'")
         if self.start is not None and not any(isinstance(method, Coca) for method in parse_methods(self.methods)):
@@ -192,8 +197,8 @@ class RunConfig(Settings):
             raise ValueError("'tokens' is for text: rows of conversations are not all full; set 'epochs' or 'steps'")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("set one of 'epochs' and 'steps', not both and not none")
-        if self.start == "fit" or self.distill is not None:
-            raise ValueError("'start: fit' and 'distill' are for windows of text: leave them out with conversations")
+        if self.start == "fit" or self.distill is not None or self.preserve is not None:
+            raise ValueError("'start: fit', 'distill' and 'preserve' are for windows of text, not for conversations")
         if self.model.from_ is None and self.data.tokenizer is None:
             raise ValueError("no tokenizer is learned from conversations: set 'model.from' or 'data.tokenizer'")
         if self.parallel.context > 1:

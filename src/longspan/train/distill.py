@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -93,7 +94,10 @@ def kl_divergence(wanted: Tensor, logits: Tensor, labels: Tensor, temperature: f
         labels: `B T`; -100 is not predicted.
     """
     predicted = labels[:, 1:] != -100
-    target, found = (
-        functional.log_softmax(values[:, :-1][predicted].float() / temperature, dim=-1) for values in (wanted, logits)
-    )
+    return divergence(wanted[:, :-1][predicted], logits[:, :-1][predicted], temperature)
+
+
+def divergence(wanted: Float[Tensor, "N V"], logits: Float[Tensor, "N V"], temperature: float = 1.0) -> Tensor:
+    """KL(wanted || logits) in nats, summed over tokens; both logits are divided by `temperature`."""
+    target, found = (functional.log_softmax(values.float() / temperature, dim=-1) for values in (wanted, logits))
     return functional.kl_div(found, target, reduction="sum", log_target=True)

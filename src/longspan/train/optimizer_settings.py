@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -38,3 +39,14 @@ class OptimizerSettings(Settings):
         if self.schedule == "constant" and self.final_share is not None:
             raise ValueError("'final_share' has no effect on schedule constant; leave it out")
         return self
+
+    def share(self, step: int, steps: int) -> float:
+        """The learning rate of a step (counted from 0) of `steps`, as a share of the highest."""
+        warmup = round(self.warmup * steps)
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        final = 1.0 if self.final_share is None else self.final_share
+        if self.schedule == "cosine":
+            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+        return 1 - (1 - final) * done  # linear; constant has final = 1

@@ -35,6 +35,7 @@ from longspan.train.model import make_model
 from longspan.train.parallel import check_model, join
 from longspan.train.positions import check_reach, placer_of
 from longspan.train.prepare import Prepared, input_hashes, prepare
+from longspan.train.preserve import Agreement
 from longspan.train.processes import Processes, lost_workers
 from longspan.train.stages import Stages
 from longspan.train.trackers import check_trackers, trackers
@@ -175,6 +176,10 @@ def _take_steps(
         teacher = None
         if config.distill is not None:
             teacher = Teacher.load(config.distill, prepared.tokenizer, model, config.train_length, device)
+        preserved = None
+        if config.preserve is not None:
+            assert config.model.from_ is not None
+            preserved = Agreement.load(config.preserve, config.model.from_, config.train_length, device)
         trainer = RunTrainer(
             config=config,
             model=adapted or model,
@@ -184,6 +189,7 @@ def _take_steps(
             callbacks=[bar, records, interruption, Stages(config, model), *trackers(config.report_to, out)],
             processes=processes,
             teacher=teacher,
+            preserved=preserved,
         )
         if placer is not None:
             check_reach(model, dataset)

@@ -26,6 +26,7 @@ from longspan.train.config import RunConfig
 from longspan.train.distill import Teacher
 from longspan.train.loss import ChunkedLoss
 from longspan.train.parallel import cut_like_tokens
+from longspan.train.preserve import Agreement
 from longspan.train.processes import ALONE, Processes
 from longspan.train.states import read_value, save_state, saved_states, state_step
 
@@ -53,8 +54,9 @@ class RunTrainer(Trainer):
         callbacks: list[TrainerCallback],
         processes: Processes = ALONE,
         teacher: Teacher | None = None,
+        preserved: Agreement | None = None,
     ) -> None:
-        self.config, self.processes, self.teacher = config, processes, teacher
+        self.config, self.processes, self.teacher, self.preserved = config, processes, teacher, preserved
         self.states = out / STATE_FOLDER
         self._progress: dict[str, Any] | None = None
         self._before_step: _PassState | None = None
@@ -114,7 +116,17 @@ class RunTrainer(Trainer):
         rest = {name: value for name, value in inputs.items() if name != "positions"}
         self._positions = inputs.get("positions")
         with placed(model, self._positions, self.state.global_step):
-            return super().training_step(model, rest, *args, **kwargs)
+            loss = super().training_step(model, rest, *args, **kwargs)
+        return loss if self.preserved is None else loss + self._preserve(self.preserved, model, rest["input_ids"])
+
+    def _preserve(self, preserved: Agreement, model: nn.Module, input_ids: Tensor) -> Tensor:
+        """A second pass, backward included, after that of the training positions."""
+        # of several processes each takes its loss times their number, since their gradients are averaged
+        rows = self.config.rows_per_step / self.processes.count
+        with self.accelerator.autocast():
+            loss = preserved.loss(model, input_ids.to(self.args.device), rows)
+        self.accelerator.backward(loss)
+        return loss.detach()
 
     def _prepare_context_parallel_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         context, inputs = super()._prepare_context_parallel_inputs(model, inputs)
