@@ -71,7 +71,8 @@ def generate(root: Path) -> list[Path]:
     longspan(["methods", "--markdown", str(root / methods), "--quiet"])
     write_text(root / tasks, tasks_page())
     os.environ.setdefault("LONGSPAN_DATA", "data")  # the study files name it; nothing is read from there
-    studies = sorted(path.parent.relative_to(root) for path in root.glob("results/*/study.yaml"))
+    written = (path.parent for path in root.glob("results/*/study.yaml"))
+    studies = sorted(path.relative_to(root) for path in written if (path / "records.jsonl").exists())  # others wait
     pages = [page for study in studies for page in _study_pages(root, study)]
     records = read_records(root / STUDY)
     shown = _shown(records)
