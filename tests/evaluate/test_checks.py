@@ -27,3 +27,10 @@ def test_records_say_what_the_oracle_the_blind_and_the_windowed_model_score(
         )
     ]
     assert len(capsys.readouterr().out.splitlines()) == len(records)
+
+
+def test_a_task_or_a_length_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for told, says in ((["perplexity"], "unknown task 'perplexity'"), (["--lengths", "many"], "many")):
+        with pytest.raises(SystemExit, match="2"):
+            checks.main([*told, "--out", str(tmp_path)])
+        assert says in capsys.readouterr().err

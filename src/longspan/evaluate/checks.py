@@ -17,6 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from longspan.data.tokenizer import train_tokenizer
+from longspan.errors import LengthError
 from longspan.evaluate.known_models import known_model
 from longspan.evaluate.runner import frame_of, outcomes, places_of
 from longspan.evaluate.task import Bench, Sample, SampleTask
@@ -71,14 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", metavar="TASK", default=names, help="all tasks of prompts if none is named")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--lengths", type=parse_lengths, default=list(LENGTHS), metavar="LENGTHS")
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), metavar="LENGTHS")
     told = parser.parse_args(arguments)
+    unknown = sorted(set(told.tasks) - set(names))
+    if unknown:
+        parser.error(f"unknown task '{unknown[0]}': choose from {', '.join(names)}")
+    try:
+        lengths = parse_lengths(told.lengths)
+    except LengthError as error:
+        parser.error(str(error))
     prose = [paragraph(np.random.default_rng(number)) for number in range(200)]
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(prose, _VOCABULARY, Path(folder) / "tokenizer")
     records = []
     for name in told.tasks:
-        for record in check_task(name, tokenizer, told.lengths):
+        for record in check_task(name, tokenizer, lengths):
             records.append(record)
             print(f"{name:16} {record.length:6} {record.model:16} {record.metric:10} {record.value:.3f}")
     write_rows(told.out / "records.jsonl", records)
