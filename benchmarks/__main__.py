@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.cache import cache_costs
 from benchmarks.coca_cost import model_costs, released_costs
+from benchmarks.evaluate import evaluation_costs
 from benchmarks.memory import memory_costs
 from benchmarks.select_merge import select_merge_costs
 from benchmarks.train_loop import loop_costs
@@ -31,6 +32,7 @@ SUITES: dict[str, Callable[[float], Iterator[Record]]] = {
     "training-free": training_free_costs,
     "memory": memory_costs,
     "select-merge": select_merge_costs,
+    "evaluate": evaluation_costs,
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "longspan"
 FLOORS = (
     {"errors"},
-    {"lengths", "files", "settings"},
+    {"lengths", "files", "settings", "processes"},
     {"jsonl", "intervals", "rotation", "regions"},
     {"records", "scores"},
     {"window", "matrix"},

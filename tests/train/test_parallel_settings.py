@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from longspan import surgery
 from longspan.errors import ConfigError, MethodError, TrainingError
+from longspan.processes import ALONE, lost_workers
 from longspan.train import parallel
 from longspan.train.config import RunConfig, changed_keys
-from longspan.train.processes import ALONE, lost_workers
 
 Make = Callable[..., RunConfig]
 SHARED = {"fsdp": True, "context": 2}

@@ -112,6 +112,8 @@ def run(
     )
     evaluation = Evaluation(model, settings, out, common)
     records = evaluation.run()
+    if not evaluation.processes.first:
+        return
     for table in evaluation.tables(records):
         typer.echo(table)
     common.say(f"records in {out / 'records.jsonl'}; a page of them: longspan report {out} --out report.html")

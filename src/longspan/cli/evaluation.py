@@ -13,6 +13,7 @@ from longspan.cli.options import COMMAND, Common
 from longspan.cli.run_folder import RunFolder
 from longspan.errors import ConfigError
 from longspan.lengths import format_length, parse_length, parse_lengths
+from longspan.processes import ALONE
 from longspan.records import Record
 
 
@@ -100,6 +101,7 @@ class Evaluation:
         self.settings = settings
         self.out = out
         self.common = common
+        self.processes = ALONE
 
     def run(self) -> list[Record]:
         """Measure what is not yet in the run folder; return the records of all cells asked for.
@@ -107,17 +109,54 @@ class Evaluation:
         Raises:
             LongspanError: the model, the text or the run folder cannot be used.
         """
+        from longspan.evaluate.tasks import find_task
+        from longspan.models import torch_device
+        from longspan.processes import check_launcher, launched
+
+        self.common.prepare()
+        self.processes = launched(on_processors=torch_device(self.common.device or "auto").type == "cpu")
+        with self.processes.together():
+            check_launcher()
+            folder = RunFolder(self.out)
+            bench, protocols = self._prepare(folder)
+        known = set(self.processes.gather(len(folder.records)))
+        with self.processes.together():
+            if len(known) > 1:
+                raise ConfigError(f"{self.out} is not the same to all processes: choose a place that all of them see")
+            if self.processes.first:
+                folder.make()
+                folder.note(COMMAND.get())
+        records = []
+        for name in self.settings.tasks:
+            keep = self._by_first(functools.partial(folder.keep, protocols[name]))
+            columns = {**bench.columns, "on_records": keep}
+            records += find_task(name).measure(dataclasses.replace(bench, columns=columns), name)
+        return records
+
+    def _by_first(self, keep: Callable[..., None]) -> Callable[..., None]:
+        """`keep`, done by the first process alone; where it fails all end."""
+
+        def kept(*told: Any) -> None:
+            with self.processes.together():
+                if self.processes.first:
+                    keep(*told)
+
+        return kept
+
+    def _prepare(self, folder: RunFolder) -> tuple[Any, dict[str, dict[str, Any]]]:
+        """What tasks are measured on, and the protocol of each.
+
+        Raises:
+            LongspanError: the model or the text cannot be used, or the folder holds numbers of another kind.
+        """
         from longspan import evaluate, surgery
         from longspan.equation import fill_slots
         from longspan.evaluate.room import check_memory
-        from longspan.evaluate.tasks import find_task
         from longspan.registry import parse_methods
         from longspan.surgery.families import family_of
 
         settings = self.settings
         fill_slots(parse_methods(settings.extend or "none"))  # a mistake here shall not wait for the model
-        self.common.prepare()
-        folder = RunFolder(self.out)
         texts = _read(settings.text)
         tokenizer = self.common.load_tokenizer(self.name)
         haystack = [token for text in _encode(tokenizer, _read(settings.haystack)) for token in text.tolist()]
@@ -132,13 +171,7 @@ class Evaluation:
             protocols[name] = self._protocol(name, bench, texts)
             folder.check(protocols[name])
         evaluate.check_finite(model, min(surgery.original_length(model), *settings.lengths))
-        folder.make()
-        folder.note(COMMAND.get())
-        records = []
-        for name in settings.tasks:
-            columns = {**bench.columns, "on_records": functools.partial(folder.keep, protocols[name])}
-            records += find_task(name).measure(dataclasses.replace(bench, columns=columns), name)
-        return records
+        return bench, protocols
 
     def _extend(self, model: Any) -> None:
         from longspan import surgery
@@ -168,7 +201,8 @@ class Evaluation:
             seed=settings.seed,
             decoding=settings.decoding,
             batch_size=settings.batch_size,
-            progress=not self.common.quiet,
+            progress=self.processes.first and not self.common.quiet,
+            processes=self.processes,
             options={
                 "stride": settings.stride,
                 "variant": settings.variant,
@@ -188,8 +222,8 @@ class Evaluation:
                 "done": folder.records,
                 "on_records": None,
             },
-            on_scores=folder.keep_scores,
-            on_outcomes=self._keeper(folder, model, tokenizer) if settings.keep_samples else None,
+            on_scores=self._by_first(folder.keep_scores),
+            on_outcomes=self._by_first(self._keeper(folder, model, tokenizer)) if settings.keep_samples else None,
         )
 
     def _keeper(self, folder: RunFolder, model: Any, tokenizer: Any) -> Callable[[str, Any], None]:

@@ -53,8 +53,8 @@ def run(
     settings = RunConfig.parse(values if dial is None else dial.fill(values), str(config or "the command line"))
     if dial is not None:
         common.say(str(dial))
+    from longspan.processes import is_first
     from longspan.records import read_records
-    from longspan.train.processes import is_first
     from longspan.train.run import train
 
     common.prepare()

@@ -1,4 +1,4 @@
-"""`python -m longspan.evaluate.checks --out DIR`: the evaluators judged by models whose answers are known.
+"""`python -m longspan.evaluate.checks [TASK ...] --out DIR`: the evaluators judged by models whose answers are known.
 
 For every task of prompts: what the oracle scores (1), what a blind model scores (0), and for a model with a window the
 share of prompts on which it is right exactly where all that the answer needs lies within its window (1).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from longspan.data.tokenizer import train_tokenizer
+from longspan.errors import LengthError
 from longspan.evaluate.known_models import known_model
 from longspan.evaluate.runner import frame_of, outcomes, places_of
 from longspan.evaluate.task import Bench, Sample, SampleTask
 from longspan.evaluate.tasks import all_tasks
 from longspan.evaluate.words import paragraph
-from longspan.files import write_text
 from longspan.intervals import wilson
+from longspan.jsonl import write_rows
+from longspan.lengths import parse_lengths
 from longspan.records import Record
 
 LENGTHS = (2048,)
@@ -65,21 +66,30 @@ def check_task(name: str, tokenizer: PreTrainedTokenizerBase, lengths: Sequence[
             )  # fmt: skip
 
 
-def main() -> None:
-    """Check every task and write `records.jsonl`."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check tasks, all of them if none is named, and write `records.jsonl`."""
+    names = [name for name, task in all_tasks().items() if isinstance(task, SampleTask)]
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", metavar="TASK", default=names, help="all tasks of prompts if none is named")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    out = parser.parse_args().out / "records.jsonl"
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), metavar="LENGTHS")
+    told = parser.parse_args(arguments)
+    unknown = sorted(set(told.tasks) - set(names))
+    if unknown:
+        parser.error(f"unknown task '{unknown[0]}': choose from {', '.join(names)}")
+    try:
+        lengths = parse_lengths(told.lengths)
+    except LengthError as error:
+        parser.error(str(error))
     prose = [paragraph(np.random.default_rng(number)) for number in range(200)]
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(prose, _VOCABULARY, Path(folder) / "tokenizer")
-    names = [name for name, task in all_tasks().items() if isinstance(task, SampleTask)]
     records = []
-    for name in names:
-        for record in check_task(name, tokenizer):
+    for name in told.tasks:
+        for record in check_task(name, tokenizer, lengths):
             records.append(record)
             print(f"{name:16} {record.length:6} {record.model:16} {record.metric:10} {record.value:.3f}")
-    write_text(out, "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records))
+    write_rows(told.out / "records.jsonl", records)
 
 
 if __name__ == "__main__":

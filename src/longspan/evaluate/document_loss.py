@@ -27,6 +27,7 @@ from longspan.evaluate.windows import Protocol, Span, as_documents, long_enough,
 from longspan.files import value_hash
 from longspan.intervals import Difference, bootstrap, paired_ratio_difference
 from longspan.lengths import format_length
+from longspan.processes import ALONE, Processes
 from longspan.records import Record
 from longspan.scores import Score
 
@@ -71,6 +72,7 @@ def perplexity(
     seed: int | None = None,
     task: str = "perplexity",
     progress: bool = True,
+    processes: Processes = ALONE,
     done: Iterable[Record] = (),
     on_records: OnRecords | None = None,
     on_documents: Callable[[int, DocumentNll], Any] | None = None,
@@ -91,6 +93,7 @@ def perplexity(
         run, method, model_name, train_length, seed: columns of the records; method and train_length are read from
             the model if absent.
         task: what the records call it.
+        processes: those that share the windows; each of them calls this alike, and gets all records.
         done, on_records: see `longspan.evaluate.journal`.
         on_documents: called with (length, sums per document) for each length measured now; for paired comparisons.
         on_scores: called with a score for each document of a length measured now, before its records are handed on.
@@ -128,11 +131,12 @@ def perplexity(
             token_bytes=token_bytes,
             batch_size=batch_size,
             progress=progress,
+            processes=processes,
         )
         if on_documents is not None:
             on_documents(length, sums)
         if on_scores is not None:
-            on_scores(_scores(journal, sums, length))
+            on_scores(document_scores(journal, sums, length))
         return _records(journal, sums, length)
 
     for length in lengths:
@@ -157,7 +161,8 @@ def _records(journal: Journal, sums: DocumentNll, length: int) -> list[Record]:
     return records
 
 
-def _scores(journal: Journal, sums: DocumentNll, length: int) -> list[Score]:
+def document_scores(journal: Journal, sums: DocumentNll, length: int) -> list[Score]:
+    """What each document scored at `length`."""
     return [
         journal.score(f"document {place} {targets}", {"nll": nll / tokens}, weight=float(tokens), length=length)
         for place, targets, nll, tokens in zip(
@@ -181,6 +186,7 @@ def document_nll(
     token_bytes: Tensor | None = None,
     batch_size: int | None = None,
     progress: bool = True,
+    processes: Processes = ALONE,
 ) -> DocumentNll:
     """Sums per document at one window length, for paired comparisons of arms.
 
@@ -201,17 +207,24 @@ def document_nll(
     sizes = np.zeros(len(documents), dtype=np.int64)
     plan = [span for number in kept for span in spans(number, len(documents[number]), length, protocol)]
     rows = rows_per_batch(model, length, batch_size)
-    bar = tqdm(total=len(plan), desc=f"perplexity {format_length(length)}", unit="window", disable=not progress)
-    with evaluating(model), bar:
-        for start in range(0, len(plan), rows):
-            batch = plan[start : start + rows]
-            for span, part in zip(batch, _score_batch(model, documents, bos, batch, length), strict=True):
-                nll[span.document] += part
-                tokens[span.document] += span.last - span.first
-                if token_bytes is not None:
-                    targets = documents[span.document][span.first : span.last]
-                    sizes[span.document] += int(token_bytes[targets].sum())
-            bar.update(len(batch))
+    label = f"perplexity {format_length(length)}"
+
+    def losses(windows: Sequence[Span]) -> list[float]:
+        found: list[float] = []
+        with tqdm(total=len(windows), desc=label, unit="window", disable=not progress) as bar:
+            for start in range(0, len(windows), rows):
+                batch = windows[start : start + rows]
+                found += _score_batch(model, documents, bos, batch, length)
+                bar.update(len(batch))
+        return found
+
+    with evaluating(model):
+        parts = processes.share(plan, losses)
+    for span, part in zip(plan, parts, strict=True):
+        nll[span.document] += part
+        tokens[span.document] += span.last - span.first
+        if token_bytes is not None:
+            sizes[span.document] += int(token_bytes[documents[span.document][span.first : span.last]].sum())
     scored = [documents[i][protocol.first_target : protocol.last_target(len(documents[i]))] for i in kept]
     names = tuple(value_hash(part.tolist()) for part in scored)
     return DocumentNll(nll[kept], tokens[kept], None if token_bytes is None else sizes[kept], tuple(kept), names)

@@ -18,6 +18,7 @@ from longspan.evaluate.journal import Journal, OnRecords
 from longspan.evaluate.windows import as_documents, long_enough
 from longspan.intervals import bootstrap
 from longspan.lengths import format_length
+from longspan.processes import ALONE, Processes
 from longspan.records import Record
 
 _FIRST_EDGE = 4
@@ -52,6 +53,7 @@ def position_curve(
     train_length: int | None = None,
     seed: int | None = None,
     progress: bool = True,
+    processes: Processes = ALONE,
     done: Iterable[Record] = (),
     on_records: OnRecords | None = None,
 ) -> list[Record]:
@@ -88,7 +90,7 @@ def position_curve(
     ]
 
     def measure() -> list[Record]:
-        sums = _bucket_sums(model, ids, length, buckets, bos_id, batch_size, progress)
+        sums = _bucket_sums(model, ids, length, buckets, bos_id, batch_size, progress, processes)
         records = []
         for (first, last), cell, column in zip(buckets, cells, sums.T, strict=True):
             low, high = bootstrap(column, np.full(len(column), last - first))
@@ -108,6 +110,7 @@ def _bucket_sums(
     bos_id: int | None,
     batch_size: int | None,
     progress: bool,
+    processes: Processes,
 ) -> np.ndarray:
     """Sum of the NLL of each document in each bucket, float64 [documents, buckets]."""
     documents = as_documents(ids, model.get_input_embeddings().weight.shape[0])
@@ -115,14 +118,21 @@ def _bucket_sums(
     bos = torch.tensor([resolve_bos(model, bos_id)])
     rows = rows_per_batch(model, length, batch_size)
     starts = np.array([first - 1 for first, _ in buckets])  # column p - 1 holds the loss at position p
-    sums = []
-    bar = tqdm(total=len(kept), desc=f"position {format_length(length)}", unit="document", disable=not progress)
-    with evaluating(model), bar:
-        for start in range(0, len(kept), rows):
-            batch = torch.stack([torch.cat([bos, documents[k][: length - 1]]) for k in kept[start : start + rows]])
-            row = torch.arange(len(batch)).repeat_interleave(length - 1)
-            column = torch.arange(1, length).repeat(len(batch))
-            nll = score(model, batch, row, column).nll.view(len(batch), length - 1).numpy()
-            sums.append(np.add.reduceat(nll, starts, axis=1))
-            bar.update(len(batch))
-    return np.concatenate(sums)
+    label = f"position {format_length(length)}"
+
+    def own_sums(numbers: Sequence[int]) -> list[np.ndarray]:
+        sums: list[np.ndarray] = []
+        with tqdm(total=len(numbers), desc=label, unit="document", disable=not progress) as bar:
+            for start in range(0, len(numbers), rows):
+                chosen = [documents[number][: length - 1] for number in numbers[start : start + rows]]
+                batch = torch.stack([torch.cat([bos, tokens]) for tokens in chosen])
+                row = torch.arange(len(batch)).repeat_interleave(length - 1)
+                column = torch.arange(1, length).repeat(len(batch))
+                nll = score(model, batch, row, column).nll.view(len(batch), length - 1).numpy()
+                sums += list(np.add.reduceat(nll, starts, axis=1))
+                bar.update(len(batch))
+        return sums
+
+    with evaluating(model):
+        sums: list[np.ndarray] = processes.share(kept, own_sums)
+    return np.stack(sums)

@@ -73,7 +73,15 @@ def check_samples(task: SampleTask, bench: Bench, name: str) -> None:
 
 
 def outcomes(task: SampleTask, bench: Bench, frame: Frame, places: Sequence[Place]) -> list[Outcome]:
-    """What the model makes of the prompts at `places`, which are of one length."""
+    """What the model makes of the prompts at `places`, which are of one length; processes share them."""
+    # trial by trial, since the prompts of a trial may begin alike, and what they share is read once in a process
+    order = sorted(places, key=lambda place: place.trial)
+    found = bench.processes.share(order, functools.partial(_own_outcomes, task, bench, frame))
+    by_place = {outcome.place: outcome for outcome in found}
+    return [by_place[place] for place in places]
+
+
+def _own_outcomes(task: SampleTask, bench: Bench, frame: Frame, places: Sequence[Place]) -> list[Outcome]:
     samples = [task.sample(frame, place) for place in places]
     answers = answer_all(
         bench.model,
@@ -125,7 +133,8 @@ def measure_samples(task: SampleTask, bench: Bench, name: str) -> list[Record]:
             bar.set_description(f"{name} {format_length(length)}")
             cells = []
             # short prompts of several depths fill one batch; those that share a beginning are read in turn
-            together = max(1, rows_per_batch(bench.model, length, bench.batch_size) // trials)
+            rows = rows_per_batch(bench.model, length, bench.batch_size) * bench.processes.count
+            together = max(1, rows // trials)
             if shares(bench.model, length, bench.batch_size, bench.reuse):
                 together = len(grid)
             for start in range(0, len(grid), together):

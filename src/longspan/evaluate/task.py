@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from longspan.files import value_hash
+from longspan.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +97,8 @@ class Bench:
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of single tasks by name: stride, variant, max_targets, data, overlong, ..."""
     progress: bool = False
+    processes: Processes = ALONE
+    """Those that share the work: each holds the model, reads a part of the prompts or windows, and gets all numbers."""
     columns: dict[str, Any] = field(
         default_factory=lambda: (
             dict.fromkeys(("method", "model_name", "train_length", "on_records")) | {"run": "", "done": ()}

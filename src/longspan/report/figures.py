@@ -18,11 +18,15 @@ _TITLES = {
     ("perplexity", "perplexity"): "Perplexity by length",
     ("passkey", "accuracy"): "Passkey accuracy by length",
     ("passkey", "nll"): "Loss on the passkey answer",
+    ("context_gain", "nll"): "Loss by visible context",
+    ("context_gain", "gain"): "What further context is worth",
 }
 _NOTES = {
     ("perplexity", "perplexity"): "Lower is better; both axes are logarithmic.",
     ("passkey", "accuracy"): "Higher is better; over all depths.",
     ("passkey", "nll"): "Lower is better; it moves before accuracy does.",
+    ("context_gain", "nll"): "Lower is better; the same tokens, by the window that they are read in.",
+    ("context_gain", "gain"): "How much lower the loss is than in the shortest window; below 0 context harms.",
 }
 
 

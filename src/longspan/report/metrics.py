@@ -28,6 +28,7 @@ class Metric:
 _METRICS = {
     "perplexity": Metric("perplexity", "lower", "log"),
     "nll": Metric("nats per token", "lower", "linear"),
+    "gain": Metric("nats per token", "higher", "linear"),
     "loss": Metric("nats per token", "lower", "log"),
     "bits_per_byte": Metric("bits per byte", "lower", "linear"),
     "seconds": Metric("seconds", "lower", "log", is_cost=True),

@@ -21,6 +21,8 @@ Place = tuple[float | None, str]
 
 ROWS_METRIC = {"perplexity": "nll"}
 """The metric of the scores behind a metric of the records, where it is another."""
+OF_DOCUMENTS = frozenset({"perplexity", "context_gain"})
+"""Tasks whose scored texts are documents; those of all others are prompts."""
 SIGNIFICANT = 0.05
 
 
@@ -93,7 +95,7 @@ class Pairs:
         once = metric == "accuracy" and len(pairs) == len(sums)
         rights = [(bool(mine.values[name]), bool(other.values[name])) for _, mine, other in pairs]
         p_value = mcnemar(*zip(*rights, strict=True)).p_value if once else None
-        return Difference(value, low, high, "document" if task == "perplexity" else "prompt", len(sums), p_value)
+        return Difference(value, low, high, "document" if task in OF_DOCUMENTS else "prompt", len(sums), p_value)
 
     def _by_seed(self, first: Line, second: Line, task: str, metric: str, length: int) -> Difference | None:
         """Lowest and highest difference between models of the same seed."""

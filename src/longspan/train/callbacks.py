@@ -14,9 +14,9 @@ from typing import Any, Self
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from longspan.processes import ALONE, Processes
 from longspan.records import Record, append_records
 from longspan.train.config import RunConfig
-from longspan.train.processes import ALONE, Processes
 
 TokensSeen = Callable[[int], int]
 """Tokens that the model has seen after so many steps, padding left out."""

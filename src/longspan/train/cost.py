@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from longspan.processes import ALONE, Processes
 from longspan.records import Record
-from longspan.train.processes import ALONE, Processes
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 

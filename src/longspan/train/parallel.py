@@ -6,26 +6,21 @@ beside that stands in the run's settings, and an answer of its own is refused ra
 
 from __future__ import annotations
 
-import datetime
 import functools
 import os
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from accelerate import ParallelismConfig, PartialState
+from accelerate import ParallelismConfig
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, TrainingArguments
 
 from longspan import surgery
 from longspan.errors import ConfigError, MethodError
+from longspan.processes import Processes, launched
 from longspan.train.config import RunConfig
 from longspan.train.parallel_settings import ParallelSettings
-from longspan.train.processes import Processes
-
-_PATIENCE = datetime.timedelta(days=1)
-"""How long the others wait for what the first process does alone: preparing a large text takes hours."""
 
 _SAID_HERE = {
     "ACCELERATE_USE_FSDP": "launch with --multi_gpu and set 'parallel.fsdp: true'",
@@ -43,14 +38,7 @@ def join(config: RunConfig, device: torch.device) -> Processes:
         ConfigError: the launcher was told something that the run's settings decide, or the number of processes or the
             device does not fit the settings.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        processes = Processes()
-    else:
-        # kept until the process ends: torch cannot begin a second time under the same launcher
-        state = PartialState(cpu=device.type == "cpu")
-        assert state.num_processes > 1
-        group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        processes = Processes(state.process_index, state.num_processes, group)
+    processes = launched(on_processors=device.type == "cpu")
     with processes.together():
         _check_launcher(config, device)
         check_fit(config, processes.count, device)

@@ -22,6 +22,7 @@ from longspan import surgery
 from longspan.errors import ConfigError, DataError
 from longspan.files import alone_in, write_json, write_text
 from longspan.models import torch_device
+from longspan.processes import Processes, lost_workers
 from longspan.records import Record, append_records, read_records
 from longspan.registry import format_methods
 from longspan.train import snapshot, states
@@ -36,7 +37,6 @@ from longspan.train.parallel import check_model, join
 from longspan.train.positions import check_reach, placer_of
 from longspan.train.prepare import Prepared, input_hashes, prepare
 from longspan.train.preserve import Agreement
-from longspan.train.processes import Processes, lost_workers
 from longspan.train.stages import Stages
 from longspan.train.trackers import check_trackers, trackers
 from longspan.train.trainer import RunTrainer

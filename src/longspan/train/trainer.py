@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 
 from longspan.data.positions import IGNORED
 from longspan.errors import StorageError, TrainingError
+from longspan.processes import ALONE, Processes
 from longspan.surgery import placed
 from longspan.train import snapshot
 from longspan.train.arguments import STATE_FOLDER, learning_rate_share, training_arguments
@@ -27,7 +28,6 @@ from longspan.train.distill import Teacher
 from longspan.train.loss import ChunkedLoss
 from longspan.train.parallel import cut_like_tokens
 from longspan.train.preserve import Agreement
-from longspan.train.processes import ALONE, Processes
 from longspan.train.states import read_value, save_state, saved_states, state_step
 
 SKIPS = 10

@@ -48,7 +48,7 @@ class ContextGain(Task):
         }
 
     def measure(self, bench: Bench, name: str) -> list[Record]:
-        from longspan.evaluate.document_loss import document_nll
+        from longspan.evaluate.document_loss import document_nll, document_scores
         from longspan.evaluate.journal import Journal
 
         protocol, shortest = self._protocol(bench), min(bench.lengths)
@@ -64,9 +64,12 @@ class ContextGain(Task):
                 bos_id=bench.tokenizer.bos_token_id,
                 batch_size=bench.batch_size,
                 progress=bench.progress,
+                processes=bench.processes,
             )
 
         def measure(length: int) -> list[Record]:
+            if bench.on_scores is not None:
+                bench.on_scores(document_scores(journal, sums(length), length))
             return _records(journal, sums(shortest), sums(length), length)
 
         for length in sorted(bench.lengths):

@@ -57,6 +57,7 @@ class Perplexity(Task):
             bos_id=bench.tokenizer.bos_token_id,
             batch_size=bench.batch_size,
             progress=bench.progress,
+            processes=bench.processes,
             on_scores=bench.on_scores,
             **bench.columns,
         )

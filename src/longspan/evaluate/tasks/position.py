@@ -38,5 +38,6 @@ class Position(Task):
             bos_id=bench.tokenizer.bos_token_id,
             batch_size=bench.batch_size,
             progress=bench.progress,
+            processes=bench.processes,
             **bench.columns,
         )

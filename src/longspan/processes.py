@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-import torch.distributed as dist
+from longspan.errors import ConfigError, LongspanError, TrainingError
 
-from longspan.errors import LongspanError, TrainingError
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 _INTERRUPTED = 130
+_PATIENCE = datetime.timedelta(days=1)
+"""How long the others wait for what the first process does alone: preparing a large text takes hours."""
+
+_PLAIN = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "no"}
+_FLAGS = (
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+    "ACCELERATE_USE_MEGATRON_LM",
+)
+"""What accelerate's launcher says of more than how many processes there are, where it was told to."""
 
 
 def is_first() -> bool:
@@ -43,10 +55,33 @@ class Processes:
         """
         if self.count == 1:
             return [value]
+        import torch
+        import torch.distributed as dist
+
         values = [torch.zeros(1, dtype=torch.float64) for _ in range(self.count)]
         with lost_workers():
             dist.all_gather(values, torch.tensor([value], dtype=torch.float64), group=self.group)
         return [found.item() for found in values]
+
+    def share(self, items: Sequence[Item], work: Callable[[Sequence[Item]], list[Found]]) -> list[Found]:
+        """What `work` makes of each of `items`, in their order: every process does a stretch, and all get the whole.
+
+        Raises:
+            TrainingError: one of them is gone.
+            SystemExit: `work` failed in another process, which says so.
+        """
+        if self.count == 1:
+            return work(items)
+        import torch.distributed as dist
+
+        cuts = [len(items) * rank // self.count for rank in range(self.count + 1)]
+        mine = items[cuts[self.rank] : cuts[self.rank + 1]]
+        with self.together():
+            found = work(mine) if mine else []
+        parts: list[Any] = [None] * self.count
+        with lost_workers():
+            dist.all_gather_object(parts, found, group=self.group)
+        return [each for part in parts for each in part]
 
     def any(self, holds: bool) -> bool:
         """Whether it holds in one of them."""
@@ -94,14 +129,45 @@ def lost_workers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        import torch.distributed as dist
+
         # NCCL and the store have classes of their own; gloo names its source files in a plain RuntimeError
         if isinstance(error, dist.DistError) or "/gloo/" in str(error):
             raise TrainingError(
                 "another process of this run is gone (what it or the launcher printed says why): "
-                "run the same again to go on from the last saved state"
+                "run the same again to go on from what was kept"
             ) from error
         raise
 
 
 ALONE = Processes()
 """A run of one process."""
+
+
+def check_launcher() -> None:
+    """Make sure that accelerate's launcher was told nothing but how many processes there are.
+
+    Raises:
+        ConfigError: it was; that would have no effect where nothing is trained.
+    """
+    told = [name for name, plain in _PLAIN.items() if os.environ.get(name, plain).lower() != plain]
+    told += [name for name in _FLAGS if os.environ.get(name, "").lower() in {"true", "1"}]
+    if told:
+        raise ConfigError(
+            f"the launcher sets {told[0]}, which has no effect here: launch with --multi_gpu or --cpu and "
+            "--num_processes alone, and choose the number format with --dtype"
+        )
+
+
+def launched(*, on_processors: bool) -> Processes:
+    """The processes that the launcher has started; one alone if none has."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    # kept until the process ends: torch cannot begin a second time under the same launcher
+    state = PartialState(cpu=on_processors)
+    assert state.num_processes > 1
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return Processes(state.process_index, state.num_processes, group)
