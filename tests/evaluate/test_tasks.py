@@ -17,7 +17,7 @@ from longspan.evaluate.task import Bench, Place, Sample, SampleTask
 from longspan.evaluate.tasks import all_tasks, expand, task_groups
 from longspan.evaluate.words import paragraph
 
-PROMPTS = [name for name, task in all_tasks().items() if isinstance(task, SampleTask)]
+PROMPTS = [name for name, task in all_tasks().items() if isinstance(task, SampleTask) and not task.needs_data]
 RULER = 13
 LENGTH = 1900
 

@@ -159,12 +159,18 @@ def test_a_table_is_copied_as_csv_with_its_intervals(browser: Any, address: str,
 
 def test_a_touch_tells_the_value_and_brings_the_line_forward(page: Any) -> None:
     chart = page.locator(".chart").first
-    chart.locator(".line:not(.off) circle").nth(3).hover()
+    point = chart.locator(".line:not(.off) circle").nth(3)
+    point.scroll_into_view_if_needed()
+    page.wait_for_timeout(100)  # what scrolls hides the tip
+    point.hover()
     tip = page.locator("#tip")
     assert tip.is_visible()
     assert "1k tokens" in tip.text_content()
     assert chart.locator(".line.focus").count() == 1
-    page.locator(".heat:visible").first.hover()
+    heat = page.locator(".heat:visible").first
+    heat.scroll_into_view_if_needed()
+    page.wait_for_timeout(100)
+    heat.hover()
     assert "depth" in tip.text_content()
 
 
