@@ -75,7 +75,7 @@ FINDERS: dict[str, Find] = {
 SEARCHED = {
     name: FINDERS["needle" if name.startswith("niah") else name.partition("_")[0]]
     for name, task in all_tasks().items()
-    if isinstance(task, SampleTask) and name not in ("copying", "induction")
+    if isinstance(task, SampleTask) and not task.needs_data and name not in ("copying", "induction")
 }
 
 
