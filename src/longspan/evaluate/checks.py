@@ -67,10 +67,12 @@ def check_task(name: str, tokenizer: PreTrainedTokenizerBase, lengths: Sequence[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Check tasks, all of them if none is named, and write `records.jsonl`."""
-    names = [name for name, task in all_tasks().items() if isinstance(task, SampleTask)]
+    """Check tasks, all that make their own prompts if none is named, and write `records.jsonl`."""
+    names = [name for name, task in all_tasks().items() if isinstance(task, SampleTask) and not task.needs_data]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", metavar="TASK", default=names, help="all tasks of prompts if none is named")
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", default=names, help="all that need no files if none is named"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), metavar="LENGTHS")
     told = parser.parse_args(arguments)
