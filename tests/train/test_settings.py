@@ -93,7 +93,7 @@ def test_a_key_written_twice_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["name: [a", "name: a\n  b: c", "? [a]: b", "a: !!python/object:os.system x"])
 def test_a_file_that_is_no_plain_yaml_is_an_error_of_one_line(tmp_path: Path, text: str) -> None:
-    mistake(tmp_path, text)
+    assert str(tmp_path) in mistake(tmp_path, text)
 
 
 def test_a_list_instead_of_settings_is_an_error(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from longspan.data.passkey import PasskeyTemplate
 from longspan.data.pieces import NEUTRAL, Pieces
 from longspan.data.talk import chat_talk, plain_talk
 from longspan.errors import LengthError
-from longspan.evaluate.task import Sample
+from longspan.evaluate.sample import Sample
 from longspan.evaluate.words import paragraph
 
 

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from longspan.data.pieces import common_prefix
 from longspan.evaluate.forward import frequencies_follow_length, scores_of
-from longspan.evaluate.task import Sample
+from longspan.evaluate.sample import Sample
 from longspan.surgery.rotary import LongspanRotary
 
 _CHUNK = 512

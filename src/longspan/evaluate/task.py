@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from longspan.files import value_hash
+from longspan.evaluate.sample import Place as Place
+from longspan.evaluate.sample import Sample as Sample
 from longspan.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -24,54 +23,6 @@ if TYPE_CHECKING:
     from longspan.evaluate.frame import Frame
     from longspan.evaluate.journal import OnScores
     from longspan.records import Record
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What decides a prompt, whatever else is measured: the same one for every arm of a comparison."""
-
-    seed: int
-    length: int
-    """Tokens of BOS, prompt and answer together."""
-    depth: float | None
-    """Share of the filler before the needle, 0 to 1; None for tasks without one place that is asked for."""
-    trial: int
-
-    def rng(self) -> np.random.Generator:
-        """Randomness of this prompt alone."""
-        return np.random.default_rng(
-            [self.seed, self.length, 0 if self.depth is None else round(self.depth * 1_000_000), self.trial]
-        )
-
-    def shared_rng(self) -> np.random.Generator:
-        """Randomness of the filler: equal at all depths and lengths, so that their prompts begin alike."""
-        return np.random.default_rng([self.seed, self.trial])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A prompt and its right answer; `len(prompt_ids) + len(answer_ids)` is the length asked for."""
-
-    prompt_ids: list[int]
-    """BOS (if the tokenizer has one) and everything up to the answer."""
-    answer_ids: list[int]
-    """A right answer, as it continues the prompt."""
-    references: tuple[str, ...]
-    """What a right answer says, in the order of `answer_ids`."""
-    among: frozenset[str] | None = None
-    """What an answer may name, in lower case: nothing else counts as a value. None: whatever looks like one."""
-    distance: int | None = None
-    """Tokens from the first thing that the answer needs (its first token) to the answer."""
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and answer together."""
-        return len(self.prompt_ids) + len(self.answer_ids)
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the prompt's tokens."""
-        return value_hash(list(self.prompt_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +150,6 @@ class SampleTask(Task):
 
     def settings(self, bench: Bench, name: str) -> dict[str, Any]:
         from longspan.evaluate.runner import check_samples
-        from longspan.files import value_hash
 
         check_samples(self, bench, name)
 
