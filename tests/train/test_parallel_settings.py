@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +28,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         ({"context": 2}, "'context' works on a split model: set 'parallel.fsdp' to true"),
         ({"replicas": 2}, "'replicas' works on a split model"),
         ({"context": 0}, "greater than or equal to 1"),
-        ({"ulysses": 2}, "the loss is the mean of forward passes and not of tokens.*set 'fsdp' and 'context'"),
+        ({"ulysses": 2}, "'ulysses' works on a split model"),
+        ({"fsdp": True, "context": 2, "ulysses": 2}, "two ways to share a window: leave one of them out"),
         ({"ulysses": 0}, "greater than or equal to 1"),
         ({"tensor": 2}, "unknown key 'parallel.tensor'"),
     ],
@@ -45,10 +48,11 @@ def test_a_run_goes_on_with_other_processes(run_config: Make) -> None:
     ("count", "micro", "share", "rows", "passes"),
     [(1, None, 1, 8, 1), (2, None, 1, 4, 1), (4, 16, 1, 1, 2), (2, 128, 1, 4, 1), (8, 32, 4, 2, 2)],
 )
+@pytest.mark.parametrize("way", ["context", "ulysses"])
 def test_all_processes_together_learn_from_one_batch(
-    run_config: Make, count: int, micro: int | None, share: int, rows: int, passes: int
+    run_config: Make, count: int, micro: int | None, share: int, rows: int, passes: int, way: str
 ) -> None:
-    sharing = {"fsdp": True, "context": share} if share > 1 else {}
+    sharing = {"fsdp": True, way: share} if share > 1 else {}
     config = run_config(batch_tokens=128, micro_batch_tokens=micro, parallel=sharing)
     assert parallel.batch_shape(config, count) == (rows, passes)
     assert rows * passes * count // share == 8  # windows of 16 tokens
@@ -84,6 +88,20 @@ def test_a_number_of_processes_that_does_not_fit_is_refused(
         parallel.check_fit(config, count, device)
 
 
+def test_windows_are_shared_by_heads_where_deepspeed_is_and_they_divide(
+    run_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"fsdp": True, "ulysses": 3}
+    config = run_config(train_length=16, batch_tokens=48, parallel=shared)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ConfigError, match=r"needs deepspeed: pip install 'longspan\[ulysses\]'"):
+        parallel.check_fit(config, 3, CUDA)
+    monkeypatch.setitem(sys.modules, "deepspeed", types.ModuleType("deepspeed"))
+    with pytest.raises(ConfigError, match="3 processes cannot share a window of 16 tokens: take 'train_length' 15"):
+        parallel.check_fit(config, 3, CUDA)
+    parallel.check_fit(run_config(train_length=15, batch_tokens=45, parallel=shared), 3, CUDA)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -105,35 +123,57 @@ def test_what_the_launcher_would_set_beside_the_settings_is_refused(
         parallel.join(run_config(), CPU)
 
 
+@pytest.mark.parametrize("way", ["context", "ulysses"])
 @pytest.mark.parametrize(
     ("family", "methods", "says"),
     [
         ("llama", "alibi", "Alibi adds a bias"),
         ("llama", "dynamic_ntk", "the frequencies of DynamicNtk follow the length"),
+        ("llama", "self_extend", "SelfExtend attends by parts"),
+        ("llama", "s2(group=8)", "S2 attends by parts"),
+        ("llama", "select_merge", "SelectMerge attends by parts"),
         ("gemma3_text", "rope", "some layers see a window of the past only"),
-        ("gpt_neox", "rope", "accelerate does not find the attention of gpt_neox"),
         ("gptj", "rope", "attention is 'eager' and must be 'sdpa'"),
     ],
 )
 def test_what_processes_would_compute_wrongly_in_parts_is_refused(
-    run_config: Make, tiny_model: Callable[[str], PreTrainedModel], family: str, methods: str, says: str
+    run_config: Make, tiny_model: Callable[[str], PreTrainedModel], family: str, methods: str, says: str, way: str
 ) -> None:
     model = tiny_model(family)
     if methods != "rope":
         surgery.extend(model, methods, target_length=128)
-    shared = run_config(parallel={"fsdp": True, "context": 2})
-    with pytest.raises(MethodError, match=says):
+    shared = run_config(parallel={"fsdp": True, way: 2})
+    with pytest.raises(MethodError, match=f"'parallel.{way}' cannot share these windows: {says}"):
         parallel.check_model(shared, model)
     parallel.check_model(run_config(parallel={"fsdp": True}), model)
 
 
-@pytest.mark.parametrize("methods", ["coca+yarn", "coca", "yarn"])
+def test_what_only_one_way_cannot_share_is_refused_there(
+    run_config: Make, tiny_model: Callable[[str], PreTrainedModel]
+) -> None:
+    by_heads, by_ring = (run_config(parallel={"fsdp": True, way: 2}) for way in ("ulysses", "context"))
+    model = tiny_model("gpt_neox")
+    parallel.check_model(by_heads, model)
+    with pytest.raises(MethodError, match="accelerate does not find the attention of gpt_neox"):
+        parallel.check_model(by_ring, model)
+    model = tiny_model("llama")
+    model.config.num_attention_heads = model.config.num_key_value_heads = 3
+    parallel.check_model(by_ring, model)
+    with pytest.raises(MethodError, match="3 heads are no multiple of 2"):
+        parallel.check_model(by_heads, model)
+    model.config.num_attention_heads = 6
+    with pytest.raises(MethodError, match="of 3 key heads and 2 processes neither divides the other"):
+        parallel.check_model(by_heads, model)
+
+
+@pytest.mark.parametrize("methods", ["coca+yarn", "coca", "yarn", "pope", "log_n"])
+@pytest.mark.parametrize("way", ["context", "ulysses"])
 def test_features_and_fixed_frequencies_can_be_computed_in_parts(
-    run_config: Make, tiny_model: Callable[[str], PreTrainedModel], methods: str
+    run_config: Make, tiny_model: Callable[[str], PreTrainedModel], methods: str, way: str
 ) -> None:
     model = tiny_model("llama")
     surgery.extend(model, methods, target_length=128)
-    parallel.check_model(run_config(parallel={"fsdp": True, "context": 2}), model)
+    parallel.check_model(run_config(parallel={"fsdp": True, way: 2}), model)
 
 
 def test_one_process_alone_agrees_with_itself_and_its_errors_pass() -> None:

@@ -175,8 +175,8 @@ class RunConfig(Settings):
             self._check_target(self.target_length)
         elif any(isinstance(method, Position) for method in parse_methods(self.methods)):
             raise ValueError(f"'methods' {self.methods} has positions for a longer window: set 'target_length'")
-        if self.preserve is not None and self.parallel.context > 1:
-            raise ValueError("'preserve' reads whole windows, which processes share here: leave 'parallel.context' out")
+        if self.preserve is not None and self.parallel.sharing > 1:
+            raise ValueError("'preserve' reads whole windows, which 'parallel' has processes share: leave that out")
         if self.again and not parse_methods(self.methods):
             raise ValueError("'again' has no effect without a method; set 'methods', say to yarn")
         for name in ("start", "distill", "preserve", "again"):
@@ -201,7 +201,7 @@ class RunConfig(Settings):
             raise ValueError("'start: fit', 'distill' and 'preserve' are for windows of text, not for conversations")
         if self.model.from_ is None and self.data.tokenizer is None:
             raise ValueError("no tokenizer is learned from conversations: set 'model.from' or 'data.tokenizer'")
-        if self.parallel.context > 1:
+        if self.parallel.sharing > 1:
             raise ValueError("conversations need masks, so processes cannot share windows of them: leave that out")
 
     def _check_lora(self) -> None:

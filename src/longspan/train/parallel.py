@@ -21,10 +21,11 @@ from longspan.errors import ConfigError, MethodError
 from longspan.processes import Processes, launched
 from longspan.train.config import RunConfig
 from longspan.train.parallel_settings import ParallelSettings
+from longspan.train.ulysses import check_deepspeed
 
 _SAID_HERE = {
     "ACCELERATE_USE_FSDP": "launch with --multi_gpu and set 'parallel.fsdp: true'",
-    "ACCELERATE_USE_DEEPSPEED": "launch with --multi_gpu and set 'parallel.fsdp: true'",
+    "ACCELERATE_USE_DEEPSPEED": "launch with --multi_gpu and set 'parallel.fsdp: true' (and 'parallel.ulysses')",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "launch with --multi_gpu and set 'parallel.context' or 'parallel.replicas'",
     "ACCELERATE_USE_MEGATRON_LM": "launch with --multi_gpu and set 'parallel.fsdp: true'",
 }
@@ -82,19 +83,23 @@ def _check_processes(settings: ParallelSettings, count: int, device: torch.devic
         )
     if settings.fsdp and device.type == "cpu":
         raise ConfigError("'parallel.fsdp' is for GPUs: on processors accelerate would leave the model whole")
-    parts = settings.replicas * settings.context
+    if settings.ulysses > 1:
+        check_deepspeed()
+    parts = settings.replicas * settings.sharing
     if count % parts:
         raise ConfigError(f"'parallel' needs a multiple of {parts} processes and there are {count}")
 
 
 def _check_batch(config: RunConfig, count: int) -> None:
-    share = config.parallel.context
+    share = config.parallel.sharing
     if share > 1 and config.distill is not None:
         raise ConfigError(
-            "'distill' compares whole windows, which processes cannot share: leave 'parallel.context' out"
+            f"'distill' compares whole windows, which processes cannot share: leave 'parallel.{_way(config.parallel)}'"
+            " out"
         )
-    if share > 1 and config.train_length % (2 * share):
-        near = max(1, round(config.train_length / (2 * share))) * 2 * share
+    pieces = 2 * share if config.parallel.context > 1 else share  # the ring gives each an early and a late piece
+    if config.train_length % pieces:
+        near = max(1, round(config.train_length / pieces)) * pieces
         raise ConfigError(
             f"{share} processes cannot share a window of {config.train_length} tokens: take 'train_length' {near}"
         )
@@ -116,7 +121,7 @@ def _check_batch(config: RunConfig, count: int) -> None:
 
 def batch_shape(config: RunConfig, count: int) -> tuple[int, int]:
     """Windows in one forward pass of a process, and forward passes in one optimizer step."""
-    own = config.rows_per_step * config.parallel.context // count
+    own = config.rows_per_step * config.parallel.sharing // count
     rows = min(own, config.micro_batch_rows)
     return rows, own // rows
 
@@ -131,8 +136,8 @@ def trainer_settings(config: RunConfig, count: int) -> dict[str, Any]:
         told["fsdp_config"] = {"version": 2, "reshard_after_forward": True}
         told["parallelism_config"] = ParallelismConfig(
             dp_replicate_size=settings.replicas,
-            dp_shard_size=count // (settings.replicas * settings.context),
-            cp_size=settings.context,
+            dp_shard_size=count // (settings.replicas * settings.sharing),
+            cp_size=settings.sharing,
             tp_size=1,
             sp_size=1,
         )
@@ -164,26 +169,48 @@ def check_model(config: RunConfig, model: PreTrainedModel) -> None:
 
     Raises:
         MethodError: processes share windows, and attention is not one causal call of SDPA for each layer, or the
-            frequencies follow a length that no process sees.
+            frequencies follow a length that no process sees, or heads do not divide.
     """
-    if config.parallel.context == 1:
+    settings = config.parallel
+    if settings.sharing == 1:
         return
-    slots = surgery.plan(model, ()).slots
-    reason = None
-    if slots.bias is not None:
-        reason = f"{type(slots.bias).__name__} adds a bias, which needs the distances of all pairs"
-    elif slots.follows_length():
-        reason = f"the frequencies of {type(slots.frequency).__name__} follow the length, and each process sees a part"
-    elif slots.selection is not None:
-        reason = f"{type(slots.selection).__name__} attends by parts, which lie across the processes"
-    elif model.config._attn_implementation != "sdpa":
-        reason = f"attention is '{model.config._attn_implementation}' and must be 'sdpa'"
-    elif _sees_a_part(model):
-        reason = "some layers see a window of the past only"
-    elif not any(name.endswith("self_attn") for name, _ in model.named_modules()):
+    reason = _not_in_parts(model)
+    if reason is None and settings.ulysses > 1:
+        reason = _heads_left(model, settings.ulysses)
+    elif reason is None and not any(name.endswith("self_attn") for name, _ in model.named_modules()):
         reason = f"accelerate does not find the attention of {model.config.model_type}"
     if reason is not None:
-        raise MethodError(f"'parallel.context' cannot share these windows: {reason}; set it to 1")
+        raise MethodError(f"'parallel.{_way(settings)}' cannot share these windows: {reason}; set it to 1")
+
+
+def _way(settings: ParallelSettings) -> str:
+    return "ulysses" if settings.ulysses > 1 else "context"
+
+
+def _not_in_parts(model: PreTrainedModel) -> str | None:
+    """Why attention is not one causal call of SDPA for each layer, whatever the stretch of a window."""
+    slots = surgery.plan(model, ()).slots
+    if slots.bias is not None:
+        return f"{type(slots.bias).__name__} adds a bias, which needs the distances of all pairs"
+    if slots.follows_length():
+        return f"the frequencies of {type(slots.frequency).__name__} follow the length, and each process sees a part"
+    for method in (slots.selection, slots.bands):
+        if method is not None:
+            return f"{type(method).__name__} attends by parts, which lie across the processes"
+    if model.config._attn_implementation != "sdpa":
+        return f"attention is '{model.config._attn_implementation}' and must be 'sdpa'"
+    return "some layers see a window of the past only" if _sees_a_part(model) else None
+
+
+def _heads_left(model: PreTrainedModel, count: int) -> str | None:
+    """Why heads cannot be dealt out to `count` processes."""
+    heads = model.config.num_attention_heads
+    key_heads = getattr(model.config, "num_key_value_heads", None) or heads
+    if heads % count:
+        return f"{heads} heads are no multiple of {count}"
+    if key_heads % count and count % key_heads:
+        return f"of {key_heads} key heads and {count} processes neither divides the other"
+    return None
 
 
 def _sees_a_part(model: PreTrainedModel) -> bool:

@@ -25,17 +25,18 @@ class ParallelSettings(Settings):
     context: Count = 1
     """With fsdp: processes that share each window (torch's ring attention)."""
     ulysses: Count = 1
-    """Processes that share each window by heads (deepspeed's Ulysses); above 1 it is refused, with the reason."""
+    """With fsdp: processes that share each window by heads (deepspeed's Ulysses attention)."""
+
+    @property
+    def sharing(self) -> int:
+        """Processes that share each window, in either way."""
+        return self.context * self.ulysses
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.ulysses > 1:
-            # transformers runs it on deepspeed's engine alone, and weighs each forward pass by itself there
-            raise ValueError(
-                "'ulysses' runs on deepspeed's engine, where the loss is the mean of forward passes and not of tokens, "
-                "and a state is not whole tensors: set 'fsdp' and 'context' to share windows"
-            )
-        for name in ("replicas", "context"):
+        for name in ("replicas", "context", "ulysses"):
             if getattr(self, name) > 1 and not self.fsdp:
                 raise ValueError(f"'{name}' works on a split model: set 'parallel.fsdp' to true")
+        if self.context > 1 and self.ulysses > 1:
+            raise ValueError("'context' and 'ulysses' are two ways to share a window: leave one of them out")
         return self

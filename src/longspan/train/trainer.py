@@ -29,6 +29,7 @@ from longspan.train.loss import ChunkedLoss
 from longspan.train.parallel import cut_like_tokens
 from longspan.train.preserve import Agreement
 from longspan.train.states import read_value, save_state, saved_states, state_step
+from longspan.train.ulysses import Ulysses
 
 SKIPS = 10
 """Steps skipped in a row at which a run stops, whatever the policy: it does not find back by itself."""
@@ -81,6 +82,7 @@ class RunTrainer(Trainer):
         if config.activation_checkpointing:
             causal_lm.activation_checkpointing_enable({"use_reentrant": False})
         self._chunked_loss = ChunkedLoss(causal_lm, config.loss_chunk)
+        self._ulysses = Ulysses(self.accelerator, config.parallel.ulysses)
         exact = self.model_accepts_loss_kwargs and self._loss_shifts_labels
         assert exact, "the loss would be averaged per forward pass, not over the batch"
 
@@ -114,8 +116,8 @@ class RunTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass; `positions` of the batch go to the rotary module alone."""
         rest = {name: value for name, value in inputs.items() if name != "positions"}
-        self._positions = inputs.get("positions")
-        with placed(model, self._positions, self.state.global_step):
+        self._positions = None if "positions" not in inputs else self._ulysses.own(inputs["positions"])
+        with placed(model, self._positions, self.state.global_step), self._ulysses.attending():
             loss = super().training_step(model, rest, *args, **kwargs)
         return loss if self.preserved is None else loss + self._preserve(self.preserved, model, rest["input_ids"])
 
@@ -130,6 +132,8 @@ class RunTrainer(Trainer):
 
     def _prepare_context_parallel_inputs(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         context, inputs = super()._prepare_context_parallel_inputs(model, inputs)
+        if self._ulysses.count > 1:
+            return contextlib.nullcontext, {name: self._ulysses.own(window) for name, window in inputs.items()}
         if self.config.parallel.context > 1 and self._positions is not None:
             context = cut_like_tokens(context, self._positions)
         return context, inputs
