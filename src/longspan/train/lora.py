@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftM
         lora_dropout=settings.dropout,
         target_modules=targets,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is going away
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     for module in more.values():  # in place: peft's own way would hold every one of them twice

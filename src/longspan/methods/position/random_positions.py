@@ -3,8 +3,9 @@
 Formula   positions of n tokens = n draws without replacement from {0 .. Lt - 1}, sorted
 Source    arXiv:2305.16843, per="batch"; code google-deepmind/randomized_positional_encodings. arXiv:2309.10400 compares
           with it as "RandPos": per="example", plain positions afterwards
-Differs   the first source draws at test time too, for an encoder that reads a text at once; this does not, since a
-          decoder's cache would need the places of tokens to come. Nearly every distance occurs, but only Lc / Lt of
+Differs   the first source draws at test time too, n places for a text of n tokens that an encoder reads at once; this
+          does not: a decoder that writes does not know its n, and cached keys would have to move with each token.
+          Evaluation is at plain positions, as in the second. Nearly every distance occurs, but only Lc / Lt of
           neighbours keep distance 1, and position 0 is seldom used
 Checked   share of neighbours at distance 1; every position as often as every other
 Training  from scratch in the first source (lengths 1 to 40, Lt 2048); fine-tuning in the second, where it fails
