@@ -257,6 +257,11 @@ class Position(Method):
         """
         return length
 
+    def ends_at(self, length: int, window: Window, document: int) -> int:
+        """How far positions go in the windows of `length` tokens of a document of so many; what the target is for."""
+        del length, document
+        return window.target_length
+
     def shared(self) -> bool:
         """Whether all windows of an optimizer step are given the same draw."""
         return False

@@ -168,3 +168,39 @@ def test_a_window_longer_than_the_target_is_refused(make: Make) -> None:
     dataset.placer = replace(dataset.placer, window=Window(rotary_dim=8, original_length=1, target_length=32))
     with pytest.raises(LengthError, match="within target_length 32"):
         dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "end"),
+    [
+        ("pose(chunks=1)", LENGTH),
+        ("pose(content='true', source=200)", 200),
+        ("pose(content='true', source='document')", None),
+        ("pose(content='true')", None),
+        ("pose", None),
+        ("random_positions", None),
+    ],
+)
+def test_a_target_that_no_window_reaches_is_told_and_the_end_is_the_furthest_that_is_drawn(
+    make: Make, caplog: pytest.LogCaptureFixture, method: str, end: int | None
+) -> None:
+    dataset = make(method)
+    furthest = max(int(row["positions"].max()) for row in rows(dataset, 400)) + 1
+    if end is None:
+        assert caplog.text == ""
+        assert TARGET - LENGTH < furthest <= TARGET
+    else:
+        assert f"does not reach the target of {TARGET} tokens: positions end at {end}," in caplog.text
+        assert end - 8 < furthest <= end
+
+
+def test_true_places_end_with_the_longest_document(
+    make: Make, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "text.txt").write_text(prose(100, 0), encoding="utf-8")
+    tokens = prepare_tokens(tmp_path / "text.txt", tokenizer, tmp_path / "tokens", progress=False)
+    count = len(tokens) + (tokenizer.bos_token_id is not None)
+    assert LENGTH < count < TARGET
+    found = rows(make("pose(content='true')", tokens=tokens), 400)
+    assert f"positions end at {count}," in caplog.text
+    assert max(int(row["positions"].max()) for row in found) < count

@@ -157,7 +157,18 @@ class MixtureDataset(Dataset[dict[str, Tensor]]):
         method = type(placer.position).__name__
         if placer.position.needs_turns:
             raise MethodError(f"{method} skips between turns, and this text has none: train it on conversations")
-        short = int((np.diff(self.tokens.offsets) + len(self.bos) < self.length).sum())
+        documents = np.diff(self.tokens.offsets) + len(self.bos)
+        target = placer.window.target_length
+        end = placer.position.ends_at(self.length, placer.window, int(documents.max()))
+        if self.length < target and end < target:
+            logger.warning(
+                "%s does not reach the target of %d tokens: positions end at %d, and nothing beyond is trained; take "
+                "more chunks, longer documents or other content, unless that is what you want to compare with",
+                method,
+                target,
+                end,
+            )
+        short = int((documents < self.length).sum())
         if short and self.mixture.text and placer.chooses(self.length):
             logger.warning(
                 "%d of %d documents are shorter than the window of %d tokens: their windows end in padding",

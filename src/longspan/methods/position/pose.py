@@ -92,6 +92,13 @@ class PoSE(Position):
             return None
         return window.target_length if self.source == "target" else self.source
 
+    def ends_at(self, length: int, window: Window, document: int) -> int:
+        if self.chunks == 1:
+            return length
+        if self.content != "true":
+            return window.target_length
+        return min(document, self.reach(length, window) or document, window.target_length)
+
     def draw(
         self,
         length: int,
