@@ -154,14 +154,24 @@ def check_launcher() -> None:
     told += [name for name in _FLAGS if os.environ.get(name, "").lower() in {"true", "1"}]
     if told:
         raise ConfigError(
-            f"the launcher sets {told[0]}, which has no effect here: launch with --multi_gpu or --cpu and "
+            f"the launcher sets {told[0]}, which has no effect here: launch with --multi_gpu and "
             "--num_processes alone, and choose the number format with --dtype"
         )
 
 
 def launched(*, on_processors: bool) -> Processes:
-    """The processes that the launcher has started; one alone if none has."""
+    """The processes that the launcher has started; one alone if none has.
+
+    Raises:
+        ConfigError: it was asked for several and has started one, as accelerate's does on processors.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+        if on_cpu and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+            raise ConfigError(
+                "accelerate's launcher was asked for several processes and starts one under --cpu: launch with "
+                "--multi_gpu in its place, or by torchrun, and choose processors by --device cpu"
+            )
         return ALONE
     import torch.distributed as dist
     from accelerate import PartialState

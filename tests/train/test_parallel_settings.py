@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from longspan import surgery
 from longspan.errors import ConfigError, MethodError, TrainingError
-from longspan.processes import ALONE, lost_workers
+from longspan.processes import ALONE, launched, lost_workers
 from longspan.train import parallel
 from longspan.train.config import RunConfig, changed_keys
 
@@ -121,6 +121,19 @@ def test_what_the_launcher_would_set_beside_the_settings_is_refused(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=says):
         parallel.join(run_config(), CPU)
+
+
+def test_a_launcher_that_starts_one_process_where_several_were_asked_for_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `accelerate launch --cpu --num_processes 2` sets; with one process it sets no address."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    assert launched(on_processors=True) is ALONE
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ConfigError, match="starts one under --cpu: launch with --multi_gpu"):
+        launched(on_processors=True)
 
 
 @pytest.mark.parametrize("way", ["context", "ulysses"])
