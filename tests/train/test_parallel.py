@@ -258,6 +258,20 @@ def test_four_processes_hold_two_split_models_or_share_windows_by_two(
         assert_same_run(tmp_path / run["out"], tmp_path / "one")
 
 
+def test_accelerates_own_launcher_starts_the_same_run(tmp_path: Path, data_folder: Path, tiny: None) -> None:
+    shutil.copy(data_folder / "text.txt", tmp_path)
+    alone(tmp_path, {"out": "one"}, "one")
+    run = {"out": "positions"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings(tmp_path, run)), encoding="utf-8")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    told = ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "-m", "longspan", "train"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [*launcher, *told, str(tmp_path / "run.yaml"), "--out", str(tmp_path / "two"), "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path / "two", alone(tmp_path, run, "alone"))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="processes that share windows need two GPUs")
 @pytest.mark.parametrize("out", ["fsdp", "context", "positions-context"])
