@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 import longspan
+from longspan.bench.memory import allocated_peak
+from longspan.bench.settings import BenchSettings
 from longspan.planner.activations import Work, peak_bytes, works_of
 from longspan.planner.memory import CacheKind, cache_bytes
 from longspan.records import Record
@@ -39,9 +40,9 @@ METHODS = ("rope", "coca", "pope", "dynamic_ntk")
 """Methods that keep other keys, in the first family; the others are measured plain."""
 
 
-def memory_costs(seconds: float) -> Iterator[Record]:
-    """Measured and predicted bytes of each kind of work, beside the weights, and of caches; `seconds` has no part."""
-    del seconds
+def memory_costs(settings: BenchSettings) -> Iterator[Record]:
+    """Measured and predicted bytes of each kind of work, beside the weights, and of caches; of no setting's making."""
+    del settings
     for family in _SETTINGS:
         for dtype in DTYPES:
             for length in LENGTHS:
@@ -56,7 +57,6 @@ def _pair(
     task: str, family: str, method: str, dtype: torch.dtype, length: int, predicted: int, measured: int
 ) -> Iterator[Record]:
     task = f"{task}, {str(dtype).removeprefix('torch.')}"
-    print(f"{family:12} {method:12} {task:42} {length:6} {predicted:12,} / {measured:12,} = {predicted / measured:.4f}")
     for metric, value in (("bytes", measured), ("predicted bytes", predicted)):
         yield Record(
             run="benchmarks", method=method, model=family, task=task, metric=metric, value=value, length=length
@@ -74,19 +74,6 @@ def _peaks(family: str, dtype: torch.dtype, length: int, work: Work) -> tuple[in
     predicted = peak_bytes(copy.deepcopy(model).to("meta"), length, dtype, work)
     tokens = torch.zeros(1, length, dtype=torch.long)
     return predicted, allocated_peak(lambda: work.run(model, tokens))
-
-
-def allocated_peak(call: Callable[[], object]) -> int:
-    """The most bytes that torch's allocator had given out at once during `call`, as its profiler saw it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = call()
-    del kept
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.paired import ratio, take_turns
 from benchmarks.process_memory import peak_bytes
+from longspan.bench.paired import ratio, take_turns
+from longspan.bench.settings import BenchSettings
 from longspan.kernels.select_merge import select_merge_attention, select_regions
 from longspan.records import Record
 from longspan.regions import Sizes
@@ -48,10 +49,10 @@ def select_merge(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 WAYS = {DENSE: dense, OURS: select_merge}
 
 
-def select_merge_costs(seconds: float) -> Iterator[Record]:
+def select_merge_costs(settings: BenchSettings) -> Iterator[Record]:
     """Ratios of dense over ours in time (paired) and peak memory (a process each), seconds, and fitted exponents."""
     for task in MAKERS:
-        yield from time_costs(task, seconds)
+        yield from time_costs(task, settings.seconds)
         yield from memory_costs(task)
 
 
@@ -66,13 +67,11 @@ def time_costs(task: str, seconds: float) -> Iterator[Record]:
             calls, seconds=seconds, least=least, warm_up=warm_up, clock=time.process_time, label=f"{task} {length}"
         )
         found = ratio(times, DENSE, OURS)
-        print(f"{task:12} {length:6} {found}", flush=True)
         yield found.record(f"select-merge, {task}", length)
         for name in WAYS:
             fastest[name].append(min(times[name]))  # a busy machine only adds
             yield _record(name, task, "seconds", fastest[name][-1], length, n=len(times[name]))
     for name, value in exponents(list(TURNS), fastest).items():
-        print(f"{task:12} {name}: time grows as the length to the {value:.2f} from {FIT_FROM} on", flush=True)
         yield _record(name, task, "exponent", value, max(TURNS), n=sum(length >= FIT_FROM for length in TURNS))
 
 
@@ -110,7 +109,6 @@ def memory_costs(task: str) -> Iterator[Record]:
         names = WAYS if length in MEMORY_LENGTHS else (OURS,)
         found = {name: _peak_bytes(name, task, length) for name in names}
         for name, peak in found.items():
-            print(f"{task:12} {length:6} {name}: {peak / 2**20:.0f} MiB", flush=True)
             yield _record(name, f"{task}, peak memory", "bytes", peak, length)
         if DENSE in found:
             yield _record(f"{OURS} / {DENSE}", f"{task}, peak memory", "ratio", found[OURS] / found[DENSE], length)

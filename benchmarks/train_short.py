@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from benchmarks.paired import ratio, take_turns
 from benchmarks.process_memory import peak_bytes
 from longspan import surgery
+from longspan.bench.paired import ratio, take_turns
+from longspan.bench.settings import BenchSettings
 from longspan.data.positions import Placer
 from longspan.equation import Position, Window
 from longspan.records import Record
@@ -23,21 +24,19 @@ METHODS = {"pose": "pi+pose", "full-length": "pi"}
 """The same scaling for both. A step has one window each, so pose sees a share of the tokens: that is what it is for."""
 
 
-def short_costs(seconds: float) -> Iterator[Record]:
+def short_costs(settings: BenchSettings) -> Iterator[Record]:
     """Ratios of a training step's time (paired) and peak memory (a process each), weights and moments included."""
     for factor in FACTORS:
         target = factor * TRAIN_LENGTH
         times = take_turns(
-            {name: training_step(name, target) for name in METHODS}, seconds=seconds, label=f"train-short {target}"
+            {name: training_step(name, target) for name in METHODS},
+            seconds=settings.seconds,
+            label=f"train-short {target}",
         )
         found = ratio(times, "pose", "full-length")
-        print(f"{'time':12} {target:6} {found}")
         yield found.record("train-short, time of a step", target)
         memory = {name: _peak_of(name, target) for name in METHODS}
         value = memory["pose"] / memory["full-length"]
-        print(
-            f"{'memory':12} {target:6} pose / full-length: {value:.3f} ({memory['pose']} over {memory['full-length']})"
-        )
         for name, peak in memory.items():
             yield _record(name, "bytes", peak, target)
         yield _record("pose / full-length", "ratio", value, target)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from benchmarks.paired import ratio, take_turns
 from benchmarks.process_memory import peak_bytes
 from longspan import surgery
+from longspan.bench.paired import ratio, take_turns
+from longspan.bench.settings import BenchSettings
 from longspan.records import Record
 from longspan.train.sizes import build_plain_model
 
@@ -20,17 +21,16 @@ ARMS = ("rope", "yarn", "self_extend", "dual_chunk", "re_rope", "re_rope(leak=32
 """rope is transformers' own Llama, unpatched."""
 
 
-def training_free_costs(seconds: float) -> Iterator[Record]:
+def training_free_costs(settings: BenchSettings) -> Iterator[Record]:
     """Ratios of each method's prefill to that of the unpatched model."""
     for length in LENGTHS:
         calls = {methods: prefill(methods, length) for methods in ARMS}
-        times = take_turns(calls, seconds=seconds, label=f"training-free {length}")
+        times = take_turns(calls, seconds=settings.seconds, label=f"training-free {length}")
         memory = {methods: _peak_of(methods, length) for methods in ARMS}
         yield _record("rope", "bytes", memory["rope"], length)
         for methods in ARMS[1:]:
             found = ratio(times, methods, "rope")
             value = memory[methods] / memory["rope"]
-            print(f"{'prefill':12} {length:6} {found}; memory {value:.2f} ({memory[methods]} bytes)")
             yield found.record("training-free, time of a prefill", length)
             yield _record(methods, "bytes", memory[methods], length)
             yield _record(f"{methods} / rope", "ratio", value, length)

@@ -22,7 +22,7 @@ FLOORS = (
     {"surgery", "data"},
     {"models"},
     {"train", "evaluate", "doctor", "report"},
-    {"study", "search", "export", "serve"},
+    {"study", "search", "export", "serve", "bench"},
     {"systems"},
     {"planner"},
     {"cli"},

@@ -42,11 +42,11 @@ def versions() -> str:
     return ", ".join([f"python {platform.python_version()}", *found])
 
 
-def hardware() -> str:
-    """The accelerator in use, else the processor and its cores."""
+def hardware(device: str | None = None) -> str:
+    """The accelerator in use, else the processor and its cores; `device` "cpu" names the processor in any case."""
     import torch
 
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -88,6 +88,8 @@ class Record:
     """Stage of continual training after which it was measured; 0 before the first."""
     domain: str | None = None
     """Domain that it was measured on, or that the stage learned."""
+    note: str | None = None
+    """Why there is no value, where a reader would look for one."""
     commit: str | None = field(default_factory=commit)
     versions: str = field(default_factory=versions)
     hardware: str = field(default_factory=hardware)

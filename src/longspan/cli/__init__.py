@@ -12,6 +12,7 @@ from typing import Any, cast
 import typer
 
 from longspan.cli import (
+    bench,
     compare,
     cpt,
     demo,
@@ -53,7 +54,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (methods, plan, search, extend, doctor, train, eval, compare, report, generate, export, serve, demo):
+for _command in (
+    methods,
+    plan,
+    search,
+    extend,
+    doctor,
+    train,
+    eval,
+    compare,
+    report,
+    generate,
+    export,
+    serve,
+    bench,
+    demo,
+):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
 for _system in (cpt, discrec, xlpe):
     app.add_typer(_system.app, name=_system.__name__.rpartition(".")[2])

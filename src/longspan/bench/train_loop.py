@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from benchmarks.paired import ratio, take_turns
+from longspan.bench.paired import ratio, take_turns
+from longspan.bench.settings import BenchSettings
 from longspan.records import Record
 from longspan.train.config import RunConfig
 from longspan.train.sizes import build_model
@@ -23,6 +24,8 @@ from longspan.train.trainer import RunTrainer, learning_rate_share
 LENGTH, BATCH_TOKENS, VOCABULARY = 512, 4096, 1024
 STEPS = 20
 """Optimizer steps of one turn: enough that what a run does once at its ends does not count."""
+TURNS = 3
+"""At the least, one of warm-up not counted; a turn takes seconds."""
 OURS, BARE = "longspan", "bare loop"
 ARMS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -45,25 +48,24 @@ class _Rows(Dataset[dict[str, Tensor]]):
         return {"input_ids": self.ids[index], "labels": self.ids[index]}
 
 
-def loop_costs(seconds: float) -> Iterator[Record]:
+def loop_costs(settings: BenchSettings) -> Iterator[Record]:
     """Tokens a second of our loop over those of the bare one."""
-    size = "30m" if torch.cuda.is_available() else "1m"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size, device = "30m" if settings.on_gpu else "1m", settings.device
     for arm, changes in ARMS.items():
         values = {
             "name": arm, "model": {"size": size}, "train_length": LENGTH, "data": {"text": "none"}, "steps": STEPS,
             "batch_tokens": BATCH_TOKENS, "save_every": 10**6, **changes,
         }  # fmt: skip
-        config = RunConfig.parse(values, "train-loop")
+        config = RunConfig.parse(values, "train loop")
         model = build_model("llama", size, VOCABULARY, LENGTH, 10000.0, "rope", 0).to(device)
         with tempfile.TemporaryDirectory() as folder:
             calls = {OURS: _ours(config, model, device, Path(folder)), BARE: _bare(config, model, device)}
-            times = take_turns(calls, seconds=seconds, label=f"train-loop {arm}")
+            times = take_turns(
+                calls, seconds=settings.seconds, least=TURNS, label=f"train loop {arm}", progress=settings.progress
+            )
         found = ratio(times, BARE, OURS)  # of times, which is that of tokens a second the other way round
-        print(f"{'train-loop':12} {arm:14} tokens/s of {OURS} over {BARE}: {found.median:.3f}"
-              f" ({found.low:.3f} to {found.high:.3f}, n = {found.n})")  # fmt: skip
         yield Record(
-            run="benchmarks", method=f"{OURS} / {BARE}", model=f"llama-{size}", task=f"train-loop, {arm}",
+            run="benchmarks", method=f"{OURS} / {BARE}", model=f"llama-{size}", task=f"train loop, {arm}",
             metric="ratio", value=found.median, low=found.low, high=found.high, n=found.n, length=LENGTH,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What evaluation costs: our perplexity against the common loop over windows, our passkey grid against generating each.
 
-Both contestants read the same windows or prompts with the same model, and must come to the same numbers. Ratios are of
-processor time, as a busy machine would blur any other.
+Both contestants read the same windows or prompts with the same model, and must come to the same numbers. On a processor
+ratios are of its time, as a busy machine would blur any other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.paired import ratio, take_turns
+from longspan.bench.paired import ratio, seconds_records, take_turns
+from longspan.bench.settings import BenchSettings
 from longspan.data.passkey import FILLER, KEY_SENTENCE, QUESTION, TASK
 from longspan.data.tokenizer import train_tokenizer
 from longspan.evaluate import document_nll, make_protocol
@@ -44,31 +45,38 @@ Answer = tuple[str, float]
 """What was said, and its score."""
 
 
-def evaluation_costs(seconds: float) -> Iterator[Record]:
+def evaluation_costs(settings: BenchSettings) -> Iterator[Record]:
     """Ratios of the time of ours to the common way, by length."""
-    yield from _perplexity_costs(seconds)
-    yield from _passkey_costs(seconds)
+    yield from _perplexity_costs(settings)
+    yield from _passkey_costs(settings)
 
 
-def _perplexity_costs(seconds: float) -> Iterator[Record]:
-    model = build_model("llama", "1m", VOCABULARY, 256, 10000.0, "none", 0).eval()
+def _perplexity_costs(settings: BenchSettings) -> Iterator[Record]:
+    model = build_model("llama", "1m", VOCABULARY, 256, 10000.0, "none", 0).to(settings.device).eval()
     model.config.bos_token_id = 0
     document = torch.randint(3, VOCABULARY, (DOCUMENT,), generator=torch.Generator().manual_seed(0))
+    document = document.to(settings.device)
     for length in WINDOWS:
         calls = {
             "ours": functools.partial(_ours, model, document, length),
             "stride loop": functools.partial(_stride_loop, model, document, length),
         }
         assert math.isclose(calls["ours"](), calls["stride loop"](), rel_tol=TOLERANCE), "not the same number"
-        yield _measured("evaluate, perplexity", calls, length, seconds)
+        yield from _measured("evaluate, perplexity", calls, length, settings)
 
 
-def _measured(task: str, calls: Mapping[str, Callable[[], object]], length: int, seconds: float) -> Record:
-    """The ratio of ours to the other; both have been called once already."""
-    times = take_turns(calls, seconds=seconds, least=TURNS, warm_up=False, clock=time.process_time, label=task)
-    found = ratio(times, *calls)
-    print(f"{task:20} {length:6} {found}")
-    return found.record(task, length)
+def _measured(
+    task: str, calls: Mapping[str, Callable[[], object]], length: int, settings: BenchSettings
+) -> Iterator[Record]:
+    """Seconds of both and their ratio; both have been called once already."""
+    clock = time.perf_counter if settings.on_gpu else time.process_time
+    calls = {name: settings.finished(call) for name, call in calls.items()}
+    times = take_turns(
+        calls, seconds=settings.seconds, least=TURNS, warm_up=False, clock=clock, label=task,
+        progress=settings.progress,
+    )  # fmt: skip
+    yield from seconds_records(times, task, length)
+    yield ratio(times, *calls).record(task, length)
 
 
 def _ours(model: PreTrainedModel, document: torch.Tensor, length: int) -> float:
@@ -81,7 +89,7 @@ def _stride_loop(model: PreTrainedModel, document: torch.Tensor, length: int) ->
     """One window at a time, labels of -100 before the tokens that count: as in the guide of transformers."""
     total, count = 0.0, 0
     for span in spans(0, len(document), length, make_protocol([length], None, "all", None, None)):
-        ids = torch.cat([torch.tensor([0]), document[span.start : span.start + length - 1]])[None]
+        ids = torch.cat([document.new_zeros(1), document[span.start : span.start + length - 1]])[None]
         labels = ids.clone()
         labels[:, : span.first - span.start + 1] = -100
         targets = span.last - span.first
@@ -90,14 +98,14 @@ def _stride_loop(model: PreTrainedModel, document: torch.Tensor, length: int) ->
     return total / count
 
 
-def _passkey_costs(seconds: float) -> Iterator[Record]:
+def _passkey_costs(settings: BenchSettings) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer([" ".join([TASK, *FILLER, KEY_SENTENCE, QUESTION])], 400, Path(folder) / "bpe")
-    model = build_model("llama", GRID_MODEL, len(tokenizer), 256, 10000.0, "none", 0).eval()
+    model = build_model("llama", GRID_MODEL, len(tokenizer), 256, 10000.0, "none", 0).to(settings.device).eval()
     for length in GRID_LENGTHS:
         calls = _grids(model, tokenizer, length)
         _check_answers(calls["ours"](), calls["each from scratch"]())
-        yield _measured("evaluate, passkey", calls, length, seconds)
+        yield from _measured("evaluate, passkey", calls, length, settings)
 
 
 def _check_answers(ours: list[Answer], theirs: list[Answer]) -> None:
@@ -121,7 +129,7 @@ def _grids(
     def from_scratch() -> list[Answer]:
         answers = []
         for sample in (task.sample(frame, place) for place in places):
-            ids = torch.tensor([sample.prompt_ids])
+            ids = torch.tensor([sample.prompt_ids], device=model.device)
             made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False)
             text = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
             answers.append((text, task.score(text, sample)))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from benchmarks.paired import ratio, take_turns
+from longspan.bench.paired import ratio, take_turns
+from longspan.bench.settings import BenchSettings
 from longspan.records import Record
 from longspan.surgery import CollinearCache
 from longspan.train.sizes import build_model
@@ -19,7 +20,7 @@ BASELINE, CONTESTANT = "DynamicCache", "CollinearCache"
 
 
 @torch.no_grad()
-def cache_costs(seconds: float) -> Iterator[Record]:
+def cache_costs(settings: BenchSettings) -> Iterator[Record]:
     """Ratios of CollinearCache to transformers' own, both under exact CoCA: bytes of K, bytes of K and V, one step."""
     model = build_model("llama", "3m", 1024, 256, 10000.0, "coca", 0)
     for length in LENGTHS:
@@ -35,8 +36,7 @@ def cache_costs(seconds: float) -> Iterator[Record]:
             sizes = {name: _bytes(cache, parts) for name, cache in caches.items()}
             yield _record(f"cache bytes, {what}", sizes[CONTESTANT] / sizes[BASELINE], length)
         steps = {name: _step(model, cache) for name, cache in caches.items()}
-        found = ratio(take_turns(steps, seconds=seconds, label=f"decode {length}"), CONTESTANT, BASELINE)
-        print(f"{'decode':12} {length:6} {found}")
+        found = ratio(take_turns(steps, seconds=settings.seconds, label=f"decode {length}"), CONTESTANT, BASELINE)
         yield found.record("decode", length)
 
 
@@ -57,7 +57,6 @@ def _bytes(cache: Cache, parts: tuple[str, ...]) -> int:
 
 def _record(task: str, value: float, length: int) -> Record:
     method = f"{CONTESTANT} / {BASELINE}"
-    print(f"{task:12} {length:6} {method}: {value:.3f}")
     return Record(
         run="benchmarks", method=method, model=CONTESTANT, task=task, metric="ratio", value=value, n=1, length=length
     )

@@ -29,12 +29,12 @@ class Ratio:
             f"{self.contestant} / {self.baseline}: {self.median:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n})"
         )
 
-    def record(self, task: str, length: int) -> Record:
-        """The ratio as a record; low and high are quartiles of the pairs."""
+    def record(self, task: str, length: int | None, model: str | None = None) -> Record:
+        """The ratio as a record; low and high are quartiles of the pairs, `model` the contestant if it is None."""
         method = f"{self.contestant} / {self.baseline}"
         return Record(
-            run="benchmarks", method=method, model=self.contestant, task=task, metric="ratio", value=self.median,
-            low=self.low, high=self.high, n=self.n, length=length,
+            run="benchmarks", method=method, model=model or self.contestant, task=task, metric="ratio",
+            value=self.median, low=self.low, high=self.high, n=self.n, length=length,
         )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def take_turns(
     warm_up: bool = True,
     clock: Callable[[], float] = time.perf_counter,
     label: str = "",
+    progress: bool = True,
 ) -> dict[str, list[float]]:
     """Seconds of each call, turn by turn: one warm-up turn, then turns until `seconds` have gone, at least `least`.
 
@@ -54,22 +55,28 @@ def take_turns(
     Args:
         warm_up: whether there is a first turn that does not count; calls of many seconds can do without.
         clock: what times a call; `time.process_time` counts what the processor did for it, on however many threads.
+        progress: whether turns are shown as they go.
     """
     if warm_up:
         for call in contestants.values():
             call()
     times: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
+    gc.collect()
+    gc.freeze()  # what was there before is looked through no more: a collection before each call is then quick
     start = time.perf_counter()
-    with tqdm(desc=label, unit="turn", leave=False) as bar:
-        while len(times[names[0]]) < least or time.perf_counter() - start < seconds:
-            turn = len(times[names[0]]) % len(names)
-            for name in names[turn:] + names[:turn]:
-                gc.collect()
-                before = clock()
-                contestants[name]()
-                times[name].append(clock() - before)
-            bar.update()
+    try:
+        with tqdm(desc=label, unit="turn", leave=False, disable=not progress) as bar:
+            while len(times[names[0]]) < least or time.perf_counter() - start < seconds:
+                turn = len(times[names[0]]) % len(names)
+                for name in names[turn:] + names[:turn]:
+                    gc.collect()
+                    before = clock()
+                    contestants[name]()
+                    times[name].append(clock() - before)
+                bar.update()
+    finally:
+        gc.unfreeze()
     return times
 
 
@@ -78,3 +85,27 @@ def ratio(times: Mapping[str, Sequence[float]], contestant: str, baseline: str) 
     pairs = [a / b for a, b in zip(times[contestant], times[baseline], strict=True)]
     low, median, high = statistics.quantiles(pairs, n=4, method="inclusive")
     return Ratio(contestant, baseline, median, low, high, len(pairs))
+
+
+def seconds_records(
+    times: Mapping[str, Sequence[float]], task: str, length: int | None, model: str | None = None
+) -> list[Record]:
+    """The median of each contestant's seconds, with their quartiles; `model` is the contestant if it is None."""
+    records = []
+    for name, row in times.items():
+        low, median, high = statistics.quantiles(row, n=4, method="inclusive")
+        records.append(
+            Record(
+                run="benchmarks",
+                method=name,
+                model=model or name,
+                task=task,
+                metric="seconds",
+                value=median,
+                low=low,
+                high=high,
+                n=len(row),
+                length=length,
+            )
+        )
+    return records

@@ -1,0 +1,102 @@
+"""Everything that needs an accelerator, in one call: `python -m benchmarks.gpu`. It ends within nine minutes.
+
+First the tests marked `gpu`, then each suite in bfloat16. Each is a process of its own with a limit on its time, so that
+whatever goes wrong in one (a kernel that does not compile, memory, a crash of CUDA itself) leaves the others alone; what
+it had measured by then is kept, and a record says what went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from longspan.records import Record, append_records, hardware
+
+OUT = Path("results/benchmarks/gpu.jsonl")
+BUDGET = 510.0
+"""Seconds of the whole call; what begins late gets what is left."""
+SUITES = {"cache": 90, "attention": 110, "train": 100, "prefill": 80, "loop": 40, "eval": 40}
+"""Seconds at the most for each suite, the most wanted first."""
+TESTS = 100
+MARGIN = 5.0
+"""Seconds that a process has to end in after it was told to."""
+
+
+def run_step(name: str, command: Sequence[str], limit: float, log: Path) -> str | None:
+    """Run `command` for at most `limit` seconds, its output to `log` as well; the reason if it failed, else None."""
+    print(f"== {name}, {limit:.0f} s at the most", flush=True)
+    start = time.monotonic()
+    with log.open("ab") as file:
+        file.write(f"== {name}: {' '.join(command)}\n".encode())
+        file.flush()
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            try:
+                process.wait(MARGIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            return f"stopped after {limit:.0f} s"
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+    print(f"   exit code {code} after {time.monotonic() - start:.0f} s: {last[:200]}", flush=True)
+    return None if code == 0 else f"exit code {code}: {last[:300]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all steps; 0 if each of them ended well."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT, help="file of the records")
+    parser.add_argument("--log", type=Path, default=Path("gpu.log"), help="file of everything that is said")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each set of contestants and length")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu is for a rehearsal")
+    parser.add_argument("--suites", nargs="*", choices=list(SUITES), default=list(SUITES))
+    parser.add_argument("--no-tests", action="store_true")
+    given = parser.parse_args(arguments)
+    end = time.monotonic() + BUDGET
+    print(hardware(given.device), flush=True)
+    given.log.parent.mkdir(parents=True, exist_ok=True)
+    given.log.write_text("", encoding="utf-8")
+    python = [sys.executable, "-u", "-m"]
+    bench = ["longspan", "bench", "--quiet", "--seconds", str(given.seconds), "--out", str(given.out)]
+    steps = [] if given.no_tests else [("gpu tests", [*python, "pytest", "-m", "gpu", "-q", "--timeout", "60"], TESTS)]
+    steps += [
+        (name, [*python, *bench, "--suite", name, "--device", given.device], limit)
+        for name, limit in SUITES.items()
+        if name in given.suites
+    ]
+    failures = 0
+    for name, command, limit in steps:
+        left = end - time.monotonic() - MARGIN
+        reason = "no time was left" if left < MARGIN else run_step(name, command, min(limit, left), given.log)
+        if reason is None:
+            continue
+        failures += 1
+        print(f"   {name}: {reason}", flush=True)
+        append_records(given.out, [_failure(name, reason, given.device)])
+    print(f"{failures} of {len(steps)} steps failed; records in {given.out}, output in {given.log}", flush=True)
+    return 1 if failures else 0
+
+
+def _failure(name: str, reason: str, device: str) -> Record:
+    """Why a step is not whole, under its own suite: the next run of the suite takes its place."""
+    return Record(
+        run=f"benchmarks/{name}",
+        method="",
+        model="",
+        task=name,
+        metric="left out",
+        value=None,
+        hardware=hardware(device),
+        note=reason,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What things cost: suites of paired measurements in one run, as ratios with their spread (`longspan bench`)."""
