@@ -50,7 +50,7 @@ docs: $(STAMP)  ## write the generated pages anew and run every code block of th
 generated: $(STAMP)  ## fail if a generated page is not what the code would write
 	$(BIN)/python docs/generate.py --check
 
-bench: $(STAMP)  ## ratios against plain RoPE and against the released way
+bench: $(STAMP)  ## what things cost, as ratios against plain RoPE, peers and the physical limit (quiet machine)
 	$(BIN)/python -m benchmarks
 
 format: $(STAMP)  ## let ruff rewrite what it can

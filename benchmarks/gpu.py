@@ -1,8 +1,9 @@
 """Everything that needs an accelerator, in one call: `python -m benchmarks.gpu`. It ends within nine minutes.
 
-First the tests marked `gpu`, then each suite in bfloat16. Each is a process of its own with a limit on its time, so that
-whatever goes wrong in one (a kernel that does not compile, memory, a crash of CUDA itself) leaves the others alone; what
-it had measured by then is kept, and a record says what went wrong.
+First the tests marked `gpu`, then each suite in bfloat16. Each is a process of its own with a limit on its time, so
+that whatever goes wrong in one (a kernel that does not compile, memory, a crash of CUDA itself) leaves the others
+alone; what it had measured by then is kept, and a record says what went wrong. Where longspan is not installed, set
+PYTHONPATH=src.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ BUDGET = 510.0
 SUITES = {"cache": 90, "attention": 110, "train": 100, "prefill": 80, "loop": 40, "eval": 40}
 """Seconds at the most for each suite, the most wanted first."""
 TESTS = 100
+"""Seconds for the tests."""
+PYTEST = ("-m", "gpu", "-q", "-p", "no:cacheprovider", "--timeout", "60", "-o", "addopts=--import-mode=importlib")
+"""Without the project's own options, which want packages that check shapes."""
 MARGIN = 5.0
 """Seconds that a process has to end in after it was told to."""
 
@@ -61,11 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     end = time.monotonic() + BUDGET
     print(hardware(given.device), flush=True)
-    given.log.parent.mkdir(parents=True, exist_ok=True)
+    for path in (given.log, given.out):
+        path.parent.mkdir(parents=True, exist_ok=True)
     given.log.write_text("", encoding="utf-8")
     python = [sys.executable, "-u", "-m"]
     bench = ["longspan", "bench", "--quiet", "--seconds", str(given.seconds), "--out", str(given.out)]
-    steps = [] if given.no_tests else [("gpu tests", [*python, "pytest", "-m", "gpu", "-q", "--timeout", "60"], TESTS)]
+    steps = [] if given.no_tests else [("gpu tests", [*python, "pytest", *PYTEST], TESTS)]
     steps += [
         (name, [*python, *bench, "--suite", name, "--device", given.device], limit)
         for name, limit in SUITES.items()

@@ -21,6 +21,7 @@ from longspan.planner.activations import Work, peak_bytes
 from longspan.planner.reach import own_reach
 from longspan.records import Record, read_records
 from longspan.report import markdown_table, update_readme, write_picture
+from longspan.report.bench import bench_section, ratio_table, write_bench_plots
 from longspan.report.results import Results
 from longspan.report.sections import all_lengths, shown_lines
 from longspan.report.summary import sentences
@@ -29,7 +30,8 @@ from longspan.study.run import read_study, results_table
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = Path("results/books-256")
 """The study that the README shows."""
-PLAN, SCALING = Path("docs/plan.md"), Path("docs/scaling.md")
+PLAN, SCALING, BENCH = Path("docs/plan.md"), Path("docs/scaling.md"), Path("docs/bench.md")
+BENCHMARKS = Path("results/benchmarks")
 REACH = Path("src/longspan/planner/reach.json")
 """The reach of each line of the studies, which `longspan plan` tells."""
 _EIGHT_BILLION = {
@@ -59,10 +61,14 @@ def main() -> int:
         for name in ("README.md", "docs", "results"):
             source = ROOT / name
             shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
-        changed = [path for path in generate(copy) if (copy / path).read_bytes() != (ROOT / path).read_bytes()]
+        changed = [path for path in generate(copy) if not _same(copy / path, ROOT / path)]
     for path in changed:
         print(f"{path} is out of date: run 'make docs' and commit it", file=sys.stderr)
     return 1 if changed else 0
+
+
+def _same(made: Path, there: Path) -> bool:
+    return there.exists() and made.read_bytes() == there.read_bytes()
 
 
 def generate(root: Path) -> list[Path]:
@@ -78,11 +84,12 @@ def generate(root: Path) -> list[Path]:
     shown = _shown(records)
     tables = {f"{STUDY.name}-{task}": markdown_table(shown, task=task) for task in ("perplexity", "passkey")}
     tables[f"{STUDY.name}-summary"] = "\n".join(f"- {sentence}" for sentence in sentences(Results(records)))
-    costs = read_records(root / "results/benchmarks")
+    costs = read_records(root / BENCHMARKS)
     tables["benchmarks"] = _costs(costs)
     update_readme(root / readme, tables)
     update_readme(root / PLAN, {"memory": _memory(costs)})
     update_readme(root / SCALING, {"memory": _shared_memory()})
+    bench = _bench_page(root)
     rows = [
         row
         for study in studies
@@ -90,7 +97,7 @@ def generate(root: Path) -> list[Path]:
         for row in own_reach(study.name, size, read_records(root / study))
     ]
     write_json(root / REACH, [dataclasses.asdict(row) for row in rows])
-    return [methods, tasks, *pages, readme, PLAN, SCALING, REACH]
+    return [methods, tasks, *pages, *bench, readme, PLAN, SCALING, REACH]
 
 
 def _size(study: Path) -> str | None:
@@ -124,17 +131,23 @@ def _shown(records: list[Record]) -> list[Record]:
 
 
 def _costs(records: list[Record]) -> str:
-    """Paired ratios by length: one row for each task and contestant."""
-    ratios = [record for record in records if record.metric == "ratio"]
-    lengths = sorted({record.length for record in ratios if record.length is not None})
-    rows = dict.fromkeys((record.task, record.method) for record in ratios)
-    lines = ["| what | ratio of | " + " | ".join(str(length) for length in lengths) + " |"]
-    lines.append("|---|---|" + "---|" * len(lengths))
-    for task, method in rows:
-        found = {record.length: record for record in ratios if (record.task, record.method) == (task, method)}
-        cells = [_cell(found[length]) if length in found else "–" for length in lengths]
-        lines.append(f"| {task} | {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """The README's ratios: all of time, and of memory where another way takes many times as much."""
+    return ratio_table([record for record in records if record.metric == "ratio" or "released" in record.method])
+
+
+def _bench_page(root: Path) -> list[Path]:
+    """Write the tables of docs/bench.md and its pictures, of each file of records; what was written."""
+    parts, written = [], [BENCH]
+    for name, folder in {"records.jsonl": "cpu", "gpu.jsonl": "gpu"}.items():
+        path = root / BENCHMARKS / name
+        records = read_records(path) if path.exists() else []
+        records = [record for record in records if record.run != "benchmarks/memory"]  # docs/plan.md has those
+        if records:
+            pictures = write_bench_plots(records, root / BENCHMARKS / folder)
+            written += [picture.relative_to(root) for picture in pictures]
+            parts.append(bench_section(records, [os.path.relpath(path, root / "docs") for path in pictures]))
+    update_readme(root / BENCH, {"records": "\n\n".join(parts)})
+    return written
 
 
 def _memory(records: list[Record]) -> str:
@@ -190,12 +203,6 @@ def _gib(number: float) -> str:
 def _span(ratios: list[float]) -> str:
     low, high = (f"{ratio:.3f}" for ratio in (min(ratios), max(ratios)))
     return low if low == high else f"{low}–{high}"
-
-
-def _cell(record: Record) -> str:
-    assert record.value is not None
-    spread = "" if record.low is None else f" ({record.low:.2f}–{record.high:.2f})"
-    return f"{record.value:.2f}{spread}"
 
 
 if __name__ == "__main__":

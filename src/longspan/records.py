@@ -38,8 +38,15 @@ def commit() -> str | None:
 def versions() -> str:
     """Versions that decide the numbers, as one line: `python 3.11.7, torch 2.13.0, ...`."""
     names = ("longspan", "torch", "transformers", "tokenizers", "numpy")
-    found = [f"{name} {metadata.version(name)}" for name in names]
+    found = [f"{name} {_version(name)}" for name in names]
     return ", ".join([f"python {platform.python_version()}", *found])
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # run from its source, uninstalled
+        return "unreleased"
 
 
 def hardware(device: str | None = None) -> str:

@@ -24,8 +24,8 @@ from longspan.methods.feature.pope import PoPE
 from longspan.records import Record
 from longspan.rotation import rotate_pairs, rotation_tables
 
-LENGTHS = {"cpu": (512, 1024, 2048, 4096, 8192, 16384), "cuda": (512, 1024, 4096, 16384, 32768, 131072)}
-HEADS, HEAD_DIM = {"cpu": 8, "cuda": 16}, 64
+LENGTHS = {"cpu": (512, 1024, 2048, 4096, 8192), "cuda": (512, 1024, 4096, 16384, 32768, 131072)}
+HEADS, HEAD_DIM = {"cpu": 4, "cuda": 16}, 64
 RELEASED_MOST = 4096
 """The released way keeps several matrices of heads times length times length: here gigabytes."""
 

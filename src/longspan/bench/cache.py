@@ -22,26 +22,30 @@ BASELINE, CONTESTANT = "DynamicCache", "CollinearCache"
 @torch.no_grad()
 def cache_costs(settings: BenchSettings) -> Iterator[Record]:
     """Ratios of CollinearCache to transformers' own, both under exact CoCA: bytes of K, bytes of K and V, one step."""
-    model = build_model("llama", "3m", 1024, 256, 10000.0, "coca", 0)
-    for length in LENGTHS:
+    model = build_model("llama", "3m", 1024, 256, 10000.0, "coca", settings.seed).to(settings.device, settings.dtype)
+    for length in settings.chosen(LENGTHS):
         caches: dict[str, Cache] = {
             BASELINE: DynamicCache(config=model.config),
             CONTESTANT: CollinearCache(model.config),
         }
-        ids = torch.randint(0, 1024, (1, length))
+        ids = torch.randint(0, 1024, (1, length)).to(settings.device)
         for cache in caches.values():
             for part in ids.split(CHUNK, dim=1):
                 model(part, past_key_values=cache, logits_to_keep=1)
         for what, parts in {"K": ("keys",), "K and V": ("keys", "values")}.items():
             sizes = {name: _bytes(cache, parts) for name, cache in caches.items()}
             yield _record(f"cache bytes, {what}", sizes[CONTESTANT] / sizes[BASELINE], length)
-        steps = {name: _step(model, cache) for name, cache in caches.items()}
-        found = ratio(take_turns(steps, seconds=settings.seconds, label=f"decode {length}"), CONTESTANT, BASELINE)
+        steps = {name: settings.finished(_step(model, cache)) for name, cache in caches.items()}
+        found = ratio(
+            take_turns(steps, seconds=settings.seconds, label=f"decode {length}", progress=settings.progress),
+            CONTESTANT,
+            BASELINE,
+        )
         yield found.record("decode", length)
 
 
 def _step(model: PreTrainedModel, cache: Cache) -> Callable[[], object]:
-    token = torch.ones(1, 1, dtype=torch.long)
+    token = torch.ones(1, 1, dtype=torch.long, device=model.device)
 
     @torch.no_grad()
     def step() -> None:

@@ -40,7 +40,7 @@ SUITES = {
     ),
     "train": Suite("steps:training_costs", "a training step: transformers' Llama, CoCA, PoPE", _ALL),
     "prefill": Suite("steps:prefill_costs", "reading a prompt, for the next token", _ALL),
-    "cache": Suite("cache:cache_costs", "decoding and bytes of caches", frozenset()),
+    "cache": Suite("cache:cache_costs", "decoding and bytes of caches", _ALL),
     "loop": Suite("train_loop:loop_costs", "the training loop against a bare one", frozenset({"device"})),
     "eval": Suite("evaluate:evaluation_costs", "perplexity and passkey against the common way", frozenset({"device"})),
     "start": Suite("start:start_costs", "seconds until `import longspan` and `longspan --help` are done", frozenset()),

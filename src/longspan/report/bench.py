@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def _number(value: float, metric: str) -> str:
     return f"{value:.3g}" if metric.endswith("per second") or value >= 10 else f"{value:.2f}"
 
 
+def bench_section(records: Sequence[Record], pictures: Sequence[str]) -> str:
+    """All that was measured on one machine, as Markdown under its name; `pictures` are links to the charts."""
+    latest = max(records, key=lambda record: record.when)
+    parts = {
+        "": f"Latest number: {latest.when[:10]}; {latest.versions}.",
+        "Ratios": ratio_table(records),
+        "Shares of the physical limit": limit_table(records),
+        "How costs grow": exponent_table(records),
+        "Single numbers": seconds_table(records),
+        "Left out": left_out_list(records),
+        "Time and memory by length": "\n\n".join(f"![{_title(picture)}]({picture})" for picture in pictures),
+    }
+    told = [f"#### {title}\n\n{text}" if title else text for title, text in parts.items() if text]
+    hardware = Counter(record.hardware for record in records).most_common(1)[0][0]
+    return "\n\n".join([f"### {hardware}", *told])
+
+
+def _title(picture: str) -> str:
+    return Path(picture).stem.replace("-", " ")
+
+
 def ratio_table(records: Sequence[Record]) -> str:
     """Paired ratios by length: one row for each task and pair, time and memory apart."""
     ratios = [record for record in records if record.metric in RATIOS and record.value is not None]
@@ -64,8 +86,10 @@ def exponent_table(records: Sequence[Record]) -> str:
     """Fitted exponents of time and memory, one row for each task and contestant."""
     found: dict[tuple[str, str], dict[str, Record]] = {}
     for record in records:
-        if record.metric in EXPONENTS.values():
+        if record.metric in EXPONENTS.values() and record.value is not None:
             found.setdefault((_task(record, records), record.method), {})[record.metric] = record
+    if not found:
+        return ""
     lines = ["| what | contestant | time | memory |", "|---|---|---|---|"]
     for (task, method), row in found.items():
         cells = [_value(row[name]) if name in row else DASH for name in EXPONENTS.values()]
@@ -75,14 +99,14 @@ def exponent_table(records: Sequence[Record]) -> str:
 
 def seconds_table(records: Sequence[Record]) -> str:
     """Seconds of what has no length, one row for each task and contestant; the machine's rates too."""
-    lines = ["| what | contestant | measured |", "|---|---|---|"]
+    lines = []
     rates = {record.metric: record for record in records if record.task == "machine"}
     for metric, record in rates.items():
         lines.append(f"| the machine | {metric} | {_value(record)} |")
     for record in records:
         if record.metric == "seconds" and record.length is None:
             lines.append(f"| {record.task} | {record.method} | {_value(record)} s |")
-    return "\n".join(lines)
+    return "\n".join(["| what | contestant | measured |", "|---|---|---|", *lines]) if lines else ""
 
 
 def left_out_list(records: Sequence[Record]) -> str:
@@ -103,6 +127,8 @@ def _task(record: Record, records: Sequence[Record]) -> str:
 
 
 def _by_length(records: Sequence[Record], heads: tuple[str, str], name: Callable[[Record], str]) -> str:
+    if not records:
+        return ""
     lengths = sorted({record.length for record in records if record.length is not None})
     rows: dict[tuple[str, str], dict[int | None, Record]] = {}
     for record in records:
