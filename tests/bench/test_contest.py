@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn import functional
+from torch.nn.attention.flex_attention import flex_attention
 
-from longspan.bench.attention import HEAD_DIM, WAYS, inputs
+from longspan.bench.attention import HEAD_DIM, WAYS, causal_blocks, inputs
 from longspan.bench.contest import Contest
 from longspan.bench.limits import Machine, Work
 from longspan.bench.memory import allocated_peak
@@ -72,6 +74,16 @@ def test_the_ways_to_attend_compute_what_they_are_named_for(name: str) -> None:
     expected = reference_attention(q, k, v, methods=methods, window=window)
     found = WAYS[name].make(24, q.device)(q, k, v)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 128, 300])
+def test_the_block_mask_is_causal(length: int) -> None:
+    mask = causal_blocks(length, torch.device("cpu"))
+    blocks = torch.ones(-(-length // 128), -(-length // 128)).tril()
+    torch.testing.assert_close(mask.to_dense()[0, 0].float(), blocks)
+    q, k, v = (x[:, :1] for x in inputs(length, QUICK))
+    found = flex_attention(q, k, v, block_mask=mask)  # plainly, without a compiler
+    torch.testing.assert_close(found, functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
 def test_a_kernel_that_needs_cuda_says_so_or_how_to_get_it() -> None:

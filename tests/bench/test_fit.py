@@ -41,7 +41,7 @@ def test_exponents_are_told_for_each_contestant_and_cost() -> None:
     found = exponents([*records, cost("a", "ratio", 64, 1.0), cost("c", "seconds", 64, 1.0)])
     assert [(r.method, r.metric, r.value, r.length) for r in found] == [
         ("a", "exponent", pytest.approx(2), 128),
-        ("b", "exponent of bytes", pytest.approx(1), 128),
+        ("b", "memory exponent", pytest.approx(1), 128),
     ]
 
 

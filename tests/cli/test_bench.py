@@ -43,7 +43,7 @@ def test_suites_give_ratios_costs_shares_and_exponents_and_keep_other_suites(don
     for length in (16, 32):
         assert ("benchmarks/train", "coca / transformers", "ratio", length) in measured
         assert ("benchmarks/train", "limit", "seconds", length) in measured
-        assert ("benchmarks/attention", "released coca / coca", "ratio of bytes", length) in measured
+        assert ("benchmarks/attention", "released coca / coca", "memory ratio", length) in measured
         assert ("benchmarks/attention", "coca", "share of limit", length) in measured
     assert ("benchmarks/train", "coca", "exponent", 32) in measured
     left_out = [r for r in records if r.metric == "left out"]

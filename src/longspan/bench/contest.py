@@ -86,7 +86,7 @@ class Contest:
             if contestant in times and baseline in times:
                 yield ratio(times, contestant, baseline).record(self.task, length, self.model)
                 both = f"{contestant} / {baseline}"
-                yield self._record(both, "ratio of bytes", peaks[contestant] / max(1.0, peaks[baseline]), length)
+                yield self._record(both, "memory ratio", peaks[contestant] / max(1.0, peaks[baseline]), length)
         if self.machine is not None and work is not None:
             limit = self.machine.seconds(work)
             yield self._record(LIMIT, "seconds", limit, length)

@@ -12,7 +12,7 @@ from longspan.records import Record
 
 REACH = 8
 """The fit begins at this share of the longest length: shorter ones are mostly what does not grow."""
-COSTS = {"seconds": "exponent", "bytes": "exponent of bytes"}
+COSTS = {"seconds": "exponent", "bytes": "memory exponent"}
 """Metrics that grow with the length, and what their exponents are called."""
 
 

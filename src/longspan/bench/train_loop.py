@@ -65,7 +65,8 @@ def loop_costs(settings: BenchSettings) -> Iterator[Record]:
             )
         found = ratio(times, BARE, OURS)  # of times, which is that of tokens a second the other way round
         yield Record(
-            run="benchmarks", method=f"{OURS} / {BARE}", model=f"llama-{size}", task=f"train loop, {arm}, tokens a second",
+            run="benchmarks", method=f"{OURS} / {BARE}", model=f"llama-{size}",
+            task=f"train loop, {arm}, tokens a second",
             metric="ratio", value=found.median, low=found.low, high=found.high, n=found.n, length=LENGTH,
         )  # fmt: skip
 

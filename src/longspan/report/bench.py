@@ -16,9 +16,9 @@ from longspan.report.metrics import metric_named
 from longspan.report.plots import standalone
 from longspan.report.scales import bytes_axis, length_axis, log_axis
 
-EXPONENTS = {"seconds": "exponent", "bytes": "exponent of bytes"}
+EXPONENTS = {"seconds": "exponent", "bytes": "memory exponent"}
 """Costs that are drawn by length, and the metric of their fitted exponents."""
-RATIOS = {"ratio": "", "ratio of bytes": ", memory"}
+RATIOS = {"ratio": "", "memory ratio": ", memory"}
 """Metrics of ratios, and what they add to the name of the task."""
 LIMIT = "limit"
 """The contestant that stands for the physical limit."""
@@ -112,7 +112,8 @@ def seconds_table(records: Sequence[Record]) -> str:
 def left_out_list(records: Sequence[Record]) -> str:
     """Who was not measured, from which length on, and why."""
     return "\n".join(
-        f"- {_task(record, records)}, {record.method}"
+        f"- {_task(record, records)}"
+        + ("" if record.method == record.task else f", {record.method}")
         + ("" if record.length is None else f", from {format_length(record.length)} on")
         + f": {record.note}"
         for record in records

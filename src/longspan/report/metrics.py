@@ -36,6 +36,8 @@ _METRICS = {
     "predicted bytes": Metric("bytes, predicted", "lower", "log", is_cost=True),
     "tokens_per_second": Metric("tokens per second", "higher", "log", is_cost=True),
     "ratio": Metric("ratio", None, "linear", is_cost=True),
+    "memory ratio": Metric("ratio of memory", None, "linear", is_cost=True),
+    "share of limit": Metric("share of the physical limit", "higher", "linear", is_cost=True),
 }
 _SHARES = re.compile(r"accuracy|f1|rouge.*|exact_match|precision|recall|score|.*similarity")
 
