@@ -86,6 +86,13 @@ def test_the_block_mask_is_causal(length: int) -> None:
     torch.testing.assert_close(found, functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
-def test_a_kernel_that_needs_cuda_says_so_or_how_to_get_it() -> None:
-    with pytest.raises(Exception, match=r"needs CUDA|pip install 'longspan\[bench\]'"):
-        WAYS["PoPE-pytorch"].make(64, torch.device("cpu"))
+def test_a_kernel_that_needs_cuda_is_left_out_on_a_processor_with_the_reason() -> None:
+    contest = Contest(task="t", settings=QUICK, pairs=[])
+    cpu = torch.device("cpu")
+    attend = WAYS["PoPE-pytorch"].make
+
+    def make() -> Callable[[], object]:
+        return attend(64, cpu)  # type: ignore[return-value]
+
+    (record,) = contest.at(64, {"PoPE-pytorch": make})
+    assert record.note == "its fused kernel needs CUDA"

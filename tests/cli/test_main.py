@@ -18,7 +18,7 @@ from longspan.records import read_records
 
 Refused = Callable[..., str]
 COMMANDS = ["methods", "plan", "search", "extend", "doctor", "train", "eval", "compare", "report", "generate", "export"]
-COMMANDS += ["serve", "demo", "cpt", "discrec", "xlpe"]
+COMMANDS += ["serve", "bench", "demo", "cpt", "discrec", "xlpe"]
 
 
 def test_there_are_these_commands_and_each_takes_the_common_options() -> None:

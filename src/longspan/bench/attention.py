@@ -113,14 +113,14 @@ def _causal(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
 
 def pope_kernel(length: int, device: torch.device) -> Attend:
     """PoPE on the fused Triton kernel of the package PoPE-pytorch."""
+    if device.type != "cuda":
+        raise ConfigError("its fused kernel needs CUDA")
     try:
         from PoPE_pytorch import PoPE as Module
         from PoPE_pytorch import flash_attn_with_pope
     except ImportError as error:
         raise ConfigError(f"{error}: pip install 'longspan[bench]'") from error
-    if device.type != "cuda":
-        raise ConfigError("its fused kernel needs CUDA")
-    angles = Module(HEAD_DIM, heads=HEADS[device.type]).to(device)(length)
+    angles = Module(HEAD_DIM, heads=HEADS[device.type]).to(device).requires_grad_(False)(length)
     return lambda q, k, v: flash_attn_with_pope(q, k, v, pos_emb=angles, causal=True, fused=True)
 
 

@@ -12,6 +12,7 @@ from longspan.bench.limits import Machine, Work
 from longspan.bench.memory import allocated_peak
 from longspan.bench.paired import ratio, seconds_records, take_turns
 from longspan.bench.settings import BenchSettings
+from longspan.errors import LongspanError
 from longspan.records import Record
 
 Call = Callable[[], object]
@@ -94,8 +95,8 @@ class Contest:
                 assert record.value is not None
                 assert record.low is not None
                 assert record.high is not None
-                shares = {"value": limit / record.value, "low": limit / record.high, "high": limit / record.low}
-                yield replace(record, metric="share of limit", **shares)
+                value, low, high = (limit / seconds for seconds in (record.value, record.high, record.low))
+                yield replace(record, metric="share of limit", value=value, low=low, high=high)
 
     def _record(self, method: str, metric: str, value: float | None, length: int, note: str | None = None) -> Record:
         model = self.model or method
@@ -106,6 +107,8 @@ class Contest:
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    """The error in one line, with its kind where that says more."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, LongspanError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

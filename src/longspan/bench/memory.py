@@ -37,8 +37,8 @@ def allocated_peak(call: Callable[[], object], device: torch.device | None = Non
 
 
 def _events(profiler: profile) -> list[Any]:
-    assert profiler.profiler is not None
-    events: list[Any] = profiler.profiler.kineto_results.events()
+    inner: Any = profiler.profiler
+    events: list[Any] = inner.kineto_results.events()
     return events
 
 
