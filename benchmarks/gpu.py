@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from longspan.bench.paired import left_out
 from longspan.files import write_text
 from longspan.records import Record, append_records, hardware, read_records
 
@@ -97,16 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failure(name: str, reason: str, device: str) -> Record:
     """Why a step is not whole, under its own suite: the next run of the suite takes its place."""
-    return Record(
-        run=f"benchmarks/{name}",
-        method=name,
-        model=name,
-        task=name,
-        metric="left out",
-        value=None,
-        hardware=hardware(device),
-        note=reason,
-    )
+    record = left_out(name, name, reason)
+    return dataclasses.replace(record, run=f"benchmarks/{name}", hardware=hardware(device))
 
 
 if __name__ == "__main__":

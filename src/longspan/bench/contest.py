@@ -10,7 +10,7 @@ import torch
 
 from longspan.bench.limits import Machine, Work
 from longspan.bench.memory import allocated_peak
-from longspan.bench.paired import ratio, seconds_records, take_turns
+from longspan.bench.paired import left_out, ratio, seconds_records, take_turns
 from longspan.bench.settings import BenchSettings
 from longspan.errors import LongspanError
 from longspan.records import Record
@@ -21,8 +21,6 @@ Maker = Callable[[], Call]
 
 LIMIT = "limit"
 """The physical limit among the contestants."""
-LEFT_OUT = "left out"
-"""Metric of a record that says, in its note, why a contestant was not measured."""
 
 
 @dataclass(kw_only=True)
@@ -61,7 +59,7 @@ class Contest:
             except Exception as error:  # compilers and kernels of others raise errors of any kind
                 calls.pop(name, None)
                 self._out.add(name)
-                yield self._record(name, LEFT_OUT, None, length, note=_reason(error))
+                yield left_out(self.task, name, _reason(error), length, self.model)
         if calls:
             label = f"{self.task} {length}"
             seconds, progress = self.settings.seconds, self.settings.progress
@@ -98,11 +96,10 @@ class Contest:
                 value, low, high = (limit / seconds for seconds in (record.value, record.high, record.low))
                 yield replace(record, metric="share of limit", value=value, low=low, high=high)
 
-    def _record(self, method: str, metric: str, value: float | None, length: int, note: str | None = None) -> Record:
+    def _record(self, method: str, metric: str, value: float, length: int) -> Record:
         model = self.model or method
         return Record(
-            run="benchmarks", method=method, model=model, task=self.task, metric=metric, value=value, length=length,
-            n=None if value is None else 1, note=note,
+            run="benchmarks", method=method, model=model, task=self.task, metric=metric, value=value, length=length, n=1
         )  # fmt: skip
 
 

@@ -109,3 +109,11 @@ def seconds_records(
             )
         )
     return records
+
+
+def left_out(task: str, method: str, reason: str, length: int | None = None, model: str | None = None) -> Record:
+    """The record of a contestant that was not measured, with the reason; `model` is the contestant if it is None."""
+    return Record(
+        run="benchmarks", method=method, model=model or method, task=task, metric="left out", value=None,
+        length=length, note=reason,
+    )  # fmt: skip
