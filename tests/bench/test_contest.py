@@ -76,6 +76,7 @@ def test_the_ways_to_attend_compute_what_they_are_named_for(name: str) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("length", [1, 128, 300])
 def test_the_block_mask_is_causal(length: int) -> None:
     mask = causal_blocks(length, torch.device("cpu"))
