@@ -41,4 +41,5 @@ if __name__ == "__main__":
     fixed = [m for m in METHODS if m not in left_out]
     pairs = [(FAMILIES[0], methods) for methods in fixed]
     pairs += [(family, BRIEFLY) for family in FAMILIES[1:]]
+    pairs += [(FAMILIES[0], "coca(projection='half')"), ("gptj", "coca(projection='half', gate='softplus')")]
     print(json.dumps({f"{family} {methods}": distance_of_compiled(family, methods) for family, methods in pairs}))

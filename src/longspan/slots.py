@@ -175,6 +175,10 @@ class Feature(Method):
         """Whether the query's feature is made before rotation, by phi alone."""
         return True
 
+    def halves_keys(self) -> bool:
+        """Whether a model's key projection makes one number for each pair, which both members get."""
+        return False
+
 
 Where = Callable[[Tensor], Tensor]
 """Positions -> positions, whole or not, of the same shape."""

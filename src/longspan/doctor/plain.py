@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from longspan.surgery.projection import full_width_state
+
 _NOT_OF_THE_MODEL = ("longspan", "model_type", "architectures", "auto_map", "transformers_version", "_name_or_path")
 
 
@@ -36,11 +38,11 @@ def without_scaling(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_model(model: PreTrainedModel) -> PreTrainedModel:
-    """transformers' own model with the weights of `model` (shared, not copied) and no extension."""
+    """transformers' own model with the weights of `model` (shared; half key projections widened) and no extension."""
     config = plain_config(model.config)
     with torch.device("meta"):
         plain = library_class(model)(config)
-    plain.load_state_dict(model.state_dict(), strict=False, assign=True)
+    plain.load_state_dict(full_width_state(model), strict=False, assign=True)
     _fill_buffers(plain, model)
     plain.config._attn_implementation = model.config._attn_implementation
     return plain.train(model.training)

@@ -278,7 +278,8 @@ def _notes(result: Exported, plan: surgery.Plan) -> list[str]:
                 "vLLM needs longspan in its own environment, whose plug-in gives the model to vLLM's Transformers "
                 "backend."
             )
-        if initial_parameters(plan.slots, 1, plan.window.rotary_dim):
+        feature = plan.slots.feature
+        if initial_parameters(plan.slots, 1, plan.window.rotary_dim) or (feature is not None and feature.halves_keys()):
             notes.append("Each copy of the model must fit one GPU: what its methods learned is not split over several.")
         notes.append("The lengths and classes follow vLLM's source; this export was not run in vLLM.")
     return notes

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longspan.equation import initial_parameters
-from longspan.surgery.families import Family, slides
+from longspan.equation import Window, initial_parameters
+from longspan.surgery.families import Family, head_dim, slides
 from longspan.surgery.plan import Plan
+from longspan.surgery.projection import KEYS, HalfKeys
 from longspan.surgery.regions import rows_of_mask
 from longspan.surgery.rotary import LongspanRotary, Terms
 from longspan.surgery.site import ATTRIBUTE, Site
@@ -51,9 +52,19 @@ def _install_site(module: nn.Module, rotary: LongspanRotary, family: Family, und
     undo.append(lambda: setattr(module, "__class__", before))
     undo.append(restore_attribute(module, ATTRIBUTE))
     slots, window = _terms(module, rotary)
+    if slots.feature is not None and slots.feature.halves_keys():
+        _halve_keys(module, window, undo)
     site = Site(slots, window.rotary_dim, window.layout, tuple(parameters), rotary)
     object.__setattr__(module, ATTRIBUTE, site)
     module.__class__ = family.patched_class
+
+
+def _halve_keys(module: Any, window: Window, undo: list[Callable[[], None]]) -> None:
+    projection = getattr(module, KEYS)
+    if isinstance(projection, HalfKeys):  # by an earlier patch that this one adds to
+        return
+    undo.append(functools.partial(setattr, module, KEYS, projection))
+    setattr(module, KEYS, HalfKeys(projection, head_dim(module.config), window.rotary_dim, window.layout))
 
 
 def _terms(module: nn.Module, rotary: LongspanRotary) -> Terms:

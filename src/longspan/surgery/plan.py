@@ -27,6 +27,7 @@ from longspan.surgery.families import (
     trained_length,
     window_of,
 )
+from longspan.surgery.projection import KEYS, check_half
 from longspan.surgery.rotary import LOCAL, LongspanRotary, Terms
 
 
@@ -202,8 +203,13 @@ def _changes(
         changes.append(Change(f"{rotary}.positions", type(slots.position).__name__, "in training only"))
     for name, module in _sites(model, family).items():
         if slots.feature is not None:
-            method = type(slots.feature).__name__
-            changes += [Change(f"{name}.{site}", method) for site in dict.fromkeys(sites_of(module))]
+            method, halves = type(slots.feature).__name__, slots.feature.halves_keys()
+            if halves:
+                check_half(name, module)
+            changes += [
+                Change(f"{name}.{site}", method, "half as wide" if halves and site == KEYS else "")
+                for site in dict.fromkeys(sites_of(module))
+            ]
         if slots.bias is not None:
             changes.append(Change(f"{name}.bias", type(slots.bias).__name__))
         if bands and not slides(module):

@@ -70,6 +70,10 @@ def convert(
         raise MethodError("a start is for CoCA, which these methods do not add: put coca among them or leave it out")
     if start not in STARTS:
         raise MethodError(f"unknown start '{start}': write {', '.join(STARTS)}")
+    if feature.halves_keys() and start != "mean":
+        raise MethodError(
+            f"start '{start}' sets a key projection of full width: take projection='full', or start 'mean'"
+        )
     if (ids is not None) != (start == "fit"):
         raise DataError(
             "start 'fit' needs text to fit on"

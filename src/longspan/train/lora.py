@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from longspan.errors import ConfigError
 from longspan.surgery.families import family_of
+from longspan.surgery.projection import HalfKeys
 from longspan.train.config import LoraSettings
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _targets(model: PreTrainedModel, wanted: list[str] | None) -> list[str]:
     found = {name.rpartition(".")[2] for name in linear}
     if wanted is None:
         attention = family_of(model).attention_class
-        sites = [name for name, module in model.named_modules() if isinstance(module, attention)]
+        sites = [name for name, module in model.named_modules() if isinstance(module, (attention, HalfKeys))]
         return sorted({name.rpartition(".")[2] for name in linear if name.rpartition(".")[0] in sites})
     for name in wanted:
         if name not in found:

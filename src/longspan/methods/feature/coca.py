@@ -5,7 +5,9 @@ Source    arXiv:2309.08646 eq. 4-9, 17 (exact), 10 (slack); code codefuse-ai/Col
 Differs   form="exact" is that formula as a feature map, phi = [|q_j|^2, 0], psi = [t_j, 0]: an ordinary dot product
           for any kernel. The released code and the paper's main tables are form="slack", q * R(q) against R([t, t]):
           neither collinear nor relative. form="strict" ties the halves of q, where both agree. gate="softplus" is ours,
-          as is the treatment of partial rotary: the part of a head that does not rotate stays a plain product
+          as is the treatment of partial rotary (the part of a head that does not rotate stays a plain product), and
+          projection="half": the mean of k1 and k2 is linear, so the rows of a pair may as well be one row, drawn with
+          a standard deviation smaller by sqrt(2); the same function, another path of training
 Checked   the literal definition (the key of query m at n is q_m * t_n, both rotated); worked numbers; the released
           einsum
 Training  from scratch, or conversion of a trained model; not training-free
@@ -40,6 +42,8 @@ class Coca(Feature):
     """The formula itself; what the authors released; or the formula with the two halves of q tied."""
     gate: Literal["relu", "softplus"] = "relu"
     """What keeps t from being negative, which would be an initial angle of pi."""
+    projection: Literal["full", "half"] = "full"
+    """Of a model that is trained from scratch: half makes t itself, from half the rows of the key projection."""
 
     def phi(self, q: Tensor, layout: Layout) -> Tensor:
         # squares are made in float32 and stay there until they are rotated: bf16 ones double the error of the logits
@@ -55,3 +59,6 @@ class Coca(Feature):
 
     def turns_last(self) -> bool:
         return self.form != "slack"
+
+    def halves_keys(self) -> bool:
+        return self.projection == "half"
