@@ -24,7 +24,14 @@ from longspan.equation import (
 )
 from longspan.errors import MethodError
 from longspan.kernels.banded import banded_attention, turns
-from longspan.kernels.features import key_features, late_turn, query_features, rotate_keys, still_queries
+from longspan.kernels.features import (
+    key_features,
+    late_turn,
+    query_features,
+    rotate_keys,
+    still_queries,
+    turned_keys,
+)
 from longspan.kernels.region_attention import choose_regions, region_attention
 from longspan.rotation import Layout, rotation_tables
 
@@ -96,7 +103,9 @@ def _rotated(
     tables = rotation_tables(omega, query_positions, wide_dtype, start)
     query = query_features(q, slots, rotary_dim, layout, tables, tau)
     tables = rotation_tables(omega, key_positions, wide_dtype, start)
-    key = key_features(k, slots, rotary_dim, layout, parameters, stored=slots.follows_length())
+    if not slots.follows_length():
+        return query, turned_keys(k, slots, rotary_dim, layout, parameters, tables)
+    key = key_features(k, slots, rotary_dim, layout, parameters, stored=True)
     return query, rotate_keys(key, k.shape[-1] - rotary_dim, layout, tables, k.dtype)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from longspan.equation import Slots
+from longspan.kernels.fused import fused_features
 from longspan.rotation import Layout, Start, rotate_pairs, rotation_tables
 
 
@@ -21,14 +22,16 @@ def query_features(
         tables: cos and sin, `B T F`
         tau: `B T`, or None for 1
     """
-    head, rest = q[..., :rotary_dim], q[..., rotary_dim:]
-    cos, sin = (table.unsqueeze(1) for table in tables)
+    query = fused_features(q, slots.feature, "query", rotary_dim, layout, tables)
+    if query is None:
+        head, rest = q[..., :rotary_dim], q[..., rotary_dim:]
+        cos, sin = (table.unsqueeze(1) for table in tables)
 
-    def rotate(x: Tensor) -> Tensor:
-        return rotate_pairs(x, cos, sin, layout)
+        def rotate(x: Tensor) -> Tensor:
+            return rotate_pairs(x, cos, sin, layout)
 
-    head = rotate(head) if slots.feature is None else slots.feature.query(head, rotate, layout)
-    query = _joined(head, rest, q.dtype)
+        head = rotate(head) if slots.feature is None else slots.feature.query(head, rotate, layout)
+        query = _joined(head, rest, q.dtype)
     return query if tau is None else (query * tau[:, None, :, None]).to(q.dtype)
 
 
@@ -40,6 +43,27 @@ def key_features(
         return k
     head = slots.feature.psi(k[..., :rotary_dim], layout, parameters)
     return _joined(head, k[..., rotary_dim:], k.dtype if stored else head.dtype)
+
+
+def turned_keys(
+    k: Tensor,
+    slots: Slots,
+    rotary_dim: int,
+    layout: Layout,
+    parameters: Mapping[str, Tensor],
+    tables: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Rotated keys `B G S W`: what a cache holds where keys do not turn late.
+
+    Args:
+        k: `B G S D`
+        tables: cos and sin, `B S F`
+    """
+    found = fused_features(k, slots.feature, "key", rotary_dim, layout, tables)
+    if found is not None:
+        return found
+    key = key_features(k, slots, rotary_dim, layout, parameters, stored=False)
+    return rotate_keys(key, k.shape[-1] - rotary_dim, layout, tables, k.dtype)
 
 
 def still_queries(q: Tensor, slots: Slots, rotary_dim: int, layout: Layout) -> Tensor:

@@ -20,7 +20,7 @@ from transformers import Cache
 from longspan.equation import PartSelection
 from longspan.errors import FamilyError, MethodError
 from longspan.kernels.dense import bias_blocks, pad_value, storage_order
-from longspan.kernels.features import key_features, query_features, rotate_keys, still_queries
+from longspan.kernels.features import key_features, query_features, rotate_keys, still_queries, turned_keys
 from longspan.surgery.banded import attend_in_bands
 from longspan.surgery.cache import CollinearCache
 from longspan.surgery.regions import attend_in_regions
@@ -49,11 +49,11 @@ def apply_features(q: Tensor, k: Tensor, module: Any, rotation: Rotation) -> tup
     elif site.slots.bands is None:
         query = query_features(q, site.slots, site.rotary_dim, site.layout, tables, None)
     parameters = {name: getattr(module, name) for name in site.parameters}
-    late = site.turns_late(rotation)
-    key = key_features(k, site.slots, site.rotary_dim, site.layout, parameters, stored=late)
     rest = k.shape[-1] - site.rotary_dim
-    if not late:
-        key = rotate_keys(key, rest, site.layout, tables, k.dtype)
+    if site.turns_late(rotation):
+        key = key_features(k, site.slots, site.rotary_dim, site.layout, parameters, stored=True)
+    else:
+        key = turned_keys(k, site.slots, site.rotary_dim, site.layout, parameters, tables)
     return query, with_positions(key, rotation.positions, rest) if site.keeps_positions(rotation) else key
 
 
