@@ -51,9 +51,9 @@ def test_the_commands_fill_the_matrix_and_tune_without_a_domain(
     assert "Stages by domains" in page
     assert "hprompt, order down" in page
     assert "unseen gain" in capsys.readouterr().out
-    before = (tmp_path / "run" / "cells.jsonl").read_text()
+    before = (tmp_path / "run" / "cells" / "records.jsonl").read_text()
     assert main(["cpt", "evaluate", str(settings_file), "--out", out, "-q"]) == 0
-    assert (tmp_path / "run" / "cells.jsonl").read_text() == before
+    assert (tmp_path / "run" / "cells" / "records.jsonl").read_text() == before
     tuned = [
         "cpt",
         "finetune",
@@ -101,11 +101,31 @@ def test_further_arms_join_and_changed_ones_are_refused(cpt_config: Make, tmp_pa
     when = first.stat().st_mtime_ns
     train(cpt_config(arms={"one": {}, "two": {"replay": {}}}, **short), tmp_path, progress=False)
     assert first.stat().st_mtime_ns == when
-    with pytest.raises(ConfigError, match=r"one-given-0 was made with other settings \(arm\)"):
+    with pytest.raises(ConfigError, match=r"one-given-0 was made with other settings \(arm\.replay\)"):
         train(cpt_config(arms={"one": {"replay": {}}}, **short), tmp_path, progress=False)
     base = {**cpt_config().to_json()["base"], "steps": 3}
-    with pytest.raises(ConfigError, match=r"initial-0 was made with other settings \(base\)"):
+    with pytest.raises(ConfigError, match=r"initial-0 was made with other settings \(base\.steps\)"):
         train(cpt_config(arms={"one": {}}, base=base, **short), tmp_path, progress=False)
+
+
+def test_cells_of_another_tuning_or_another_test_are_not_mixed(cpt_config: Make, texts: Path, tmp_path: Path) -> None:
+    config = cpt_config(pretrain={"steps": 1, "rows": 2})
+    train(config, tmp_path / "run", progress=False)
+    evaluate(config, tmp_path / "run", progress=False)
+    cells = tmp_path / "run" / "cells"
+    before = (cells / "records.jsonl").read_bytes()
+    finetune = {**config.to_json()["finetune"], "steps": 3, "prompts": "drop"}
+    changed = {"pretrain": {"steps": 1, "rows": 2}, "finetune": finetune}
+    with pytest.raises(ConfigError, match=r"other settings \(finetune\.steps, finetune\.prompts\): set them back, or move"):
+        evaluate(cpt_config(**changed), tmp_path / "run", progress=False)
+    domains = config.to_json()["domains"]
+    other = {**domains, "a": {**domains["a"], "test": str(texts / "b-test.jsonl")}}
+    with pytest.raises(ConfigError, match=r"other settings \(tasks\.a\)"):
+        evaluate(cpt_config(pretrain={"steps": 1, "rows": 2}, domains=other), tmp_path / "run", progress=False)
+    assert (cells / "records.jsonl").read_bytes() == before
+    shutil.move(cells, tmp_path / "cells-before")
+    evaluate(cpt_config(**changed), tmp_path / "run", progress=False)
+    assert (cells / "records.jsonl").read_bytes() != before
 
 
 def test_a_stage_of_another_tokenizer_is_refused(cpt_config: Make, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from longspan.systems.hprompt_cpt.positions import check_fit
 from longspan.systems.hprompt_cpt.prompted import PromptedModel
 from longspan.systems.hprompt_cpt.seeds import number
 from longspan.systems.hprompt_cpt.windows import Masker, Stream, Windows
+from longspan.train.config import changed_keys
 from longspan.train.states import writing_folder
 
 RUN_FILE, DATA, STATE = "run.yaml", "data", "state"
@@ -83,8 +84,23 @@ class Ground:
             self.initial_folder(seed) / MODEL, causal=self.config.model.causal, tokenizer=self.tokenizer
         )
 
-    def make_initial(self, seed: int) -> None:
-        """Make or read the model before the first stage, unless it is there, and check that all prompts fit."""
+    def tasks(self) -> dict[str, str]:
+        """What every domain is tuned and tested on: a digest each."""
+        found = {}
+        for name, domain in self.domains.items():
+            parts = [] if domain.held_out is None else [domain.held_out]
+            for samples in (domain.train, domain.test):
+                if samples is not None:
+                    parts += [samples.input_ids.numpy(), samples.mask.numpy(), samples.labels.numpy()]
+            found[name] = _digest(*parts)
+        return found
+
+    def check_initial(self, seed: int) -> None:
+        """Make sure that the model before the first stage is, or will be, that of these settings.
+
+        Raises:
+            ConfigError: it was made with others.
+        """
         config, folder = self.config, self.initial_folder(seed)
         settings = config.to_json()
         if config.model.from_ is not None:
@@ -95,6 +111,11 @@ class Ground:
             check_settings(
                 folder, {**shared, "window": window, "seed": seed, "tokenizer": self.identity()["tokenizer"]}
             )
+
+    def make_initial(self, seed: int) -> None:
+        """Make or read the model before the first stage, unless it is there, and check that all prompts fit."""
+        config, folder = self.config, self.initial_folder(seed)
+        self.check_initial(seed)
         if not (folder / MODEL).is_dir():
             if config.model.from_ is not None:
                 model = load_backbone(config.model.from_, causal=config.model.causal)
@@ -130,26 +151,28 @@ class Ground:
         return model
 
 
-def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+def check_settings(
+    folder: Path, settings: dict[str, Any], remedy: str = "choose another --out, or remove it"
+) -> None:
     """Note in `folder` what decides its content, or make sure that it is what was noted.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not; names the keys, and says `remedy`.
     """
     path = folder / RUN_FILE
     if path.exists():
         try:
-            before = yaml.safe_load(path.read_text(encoding="utf-8"))
-            changed = [key for key in dict.fromkeys([*before, *settings]) if before.get(key) != settings.get(key)]
+            changed = changed_keys(yaml.safe_load(path.read_text(encoding="utf-8")), settings)
         except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path} is damaged: remove {folder} and run again") from error
         if changed:
-            raise ConfigError(
-                f"{folder} was made with other settings ({', '.join(changed)}): choose another --out, or remove it"
-            )
+            raise ConfigError(f"{folder} was made with other settings ({', '.join(changed)}): {remedy}")
         return
     write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
-def _digest(tokens: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()[:12]
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:12]

@@ -22,13 +22,13 @@ from longspan.report.page import write_report
 from longspan.systems.hprompt_cpt.cells import CellScorer, cell_records
 from longspan.systems.hprompt_cpt.config import CptConfig
 from longspan.systems.hprompt_cpt.course import RECORDS, Course
-from longspan.systems.hprompt_cpt.ground import MODEL, Ground
+from longspan.systems.hprompt_cpt.ground import MODEL, Ground, check_settings
 from longspan.systems.hprompt_cpt.stage_run import StageRun
 from longspan.systems.hprompt_cpt.summaries import summary_records
 from longspan.systems.hprompt_cpt.tuning import tune_classifier
 from longspan.train.states import remove_leftovers, writing_folder
 
-CONFIG_FILE, CELLS_FILE, TABLE_FILE, REPORT_FILE = "cpt.yaml", "cells.jsonl", "table.md", "report.html"
+CONFIG_FILE, CELLS, TABLE_FILE, REPORT_FILE = "cpt.yaml", "cells", "table.md", "report.html"
 
 
 def train(config: CptConfig, out: Path | str, *, progress: bool = True) -> Path:
@@ -63,10 +63,10 @@ def train(config: CptConfig, out: Path | str, *, progress: bool = True) -> Path:
 def evaluate(config: CptConfig, out: Path | str, *, progress: bool = True) -> Path:
     """Tune and test all cells of the matrix that are not there yet, and report; returns `out`.
 
-    In `out` appear `records.jsonl`, `table.md` and `report.html`.
+    In `out` appear `records.jsonl`, `table.md` and `report.html`; the cells are kept in `cells`.
 
     Raises:
-        ConfigError: a stage has not been trained, or `out` was made with other settings.
+        ConfigError: a stage has not been trained, or `out` or its cells were made with other settings or tasks.
     """
     out = Path(out)
     with alone_in(out):
@@ -79,7 +79,9 @@ def evaluate(config: CptConfig, out: Path | str, *, progress: bool = True) -> Pa
                 raise ConfigError(
                     f"{course.name}: stage {missing[0]} has not been trained in {out}: run `cpt train` first"
                 )
-        known = _Known(out / CELLS_FILE)
+        for seed in config.seeds:
+            ground.check_initial(seed)
+        known = _Known(_cells_folder(ground) / RECORDS)
         cells = sum(
             course.wants(i, name) for course in everything for i in (0, *course.stages) for name in course.order
         )
@@ -143,6 +145,14 @@ def courses(ground: Ground) -> Iterator[Course]:
         for order in config.orders:
             for arm in config.arms:
                 yield Course(ground, arm, order, seed)
+
+
+def _cells_folder(ground: Ground) -> Path:
+    """Where cells are kept, if those that are there were tuned and tested as these settings say."""
+    folder = ground.out / CELLS
+    settings = {"finetune": ground.config.to_json()["finetune"], "tasks": ground.tasks()}
+    check_settings(folder, settings, f"set them back, or move {folder} away to measure all cells anew")
+    return folder
 
 
 class _Known:
