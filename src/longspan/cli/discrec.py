@@ -67,6 +67,7 @@ def prepare(
 @with_common
 def train(
     config: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Settings: data, arms, seeds, schedule.")],
+    arm: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Arms to train (all).")] = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the runs (runs/NAME).")] = None,
     *,
@@ -74,7 +75,8 @@ def train(
 ) -> None:
     """Train every arm of a study with every seed, each in DIR/ARM-SEED.
 
-    Runs that are done are left as they are; one that was stopped goes on where it was.
+    Runs that are done are left as they are; one that was stopped goes on where it was. Several processes may train
+    different arms or seeds at the same time.
     """
     from longspan.systems.discrec.run import train_study
     from longspan.systems.discrec.settings import StudySettings
@@ -83,7 +85,7 @@ def train(
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = StudySettings.from_yaml(config, [*(set_ or []), *overrides])
     common.prepare()
-    folders = train_study(settings, out or Path("runs") / settings.name, progress=not common.quiet)
+    folders = train_study(settings, out or Path("runs") / settings.name, arms=arm, progress=not common.quiet)
     for folder in folders:
         typer.echo(str(folder))
     common.write({"runs": [str(folder) for folder in folders]})
@@ -104,6 +106,7 @@ def evaluate(
 
     Writes DIR/test.jsonl and DIR/test.md, or those of the validation items.
     """
+    common.refuse_dtype()
     from longspan.systems.discrec.command import evaluate_runs
     from longspan.systems.discrec.evaluate import Protocol
 
@@ -128,6 +131,7 @@ def recommend(
     common: Common,
 ) -> None:
     """What a user would take next: rank, score (log-probability), item, and its name where known."""
+    common.refuse_dtype()
     from longspan.models import torch_device
     from longspan.systems.discrec.recommend import recommend as recommendations
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from longspan.cli.interrupts import interrupts
-from longspan.errors import LongspanError
+from longspan.errors import ConfigError, LongspanError
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -52,6 +52,15 @@ class Common:
             from longspan.files import write_json
 
             write_json(self.json, result)
+
+    def refuse_dtype(self) -> None:
+        """Say so where a command has one number format.
+
+        Raises:
+            ConfigError: another was asked for.
+        """
+        if self.dtype not in (None, "float32"):
+            raise ConfigError("--dtype has no effect here: all is computed in float32; leave it out")
 
     def prepare(self) -> None:
         """Settle what torch and transformers shall do: the seed, and no chatter beside our own."""

@@ -23,19 +23,21 @@ TokensSeen = Callable[[int], int]
 
 
 class ProgressBar(TrainerCallback):
-    """Tokens done, tokens a second, time left and the loss, on stderr."""
+    """What is done and left, the speed and the loss, on stderr: steps, or the tokens that `seen` counts."""
 
-    def __init__(self, config: RunConfig, seen: TokensSeen, *, shown: bool) -> None:
-        self.config, self.seen = config, seen
+    def __init__(self, name: str, *, seen: TokensSeen | None = None, shown: bool) -> None:
+        self.seen: TokensSeen = seen or (lambda step: step)
         # in a log file a line now and then is enough
-        self.settings: dict[str, Any] = {"disable": not shown, "mininterval": 0.2 if sys.stderr.isatty() else 30}
+        interval = 0.2 if sys.stderr.isatty() else 30
+        unit = {"unit": "step"} if seen is None else {"unit": "tok", "unit_scale": True}
+        self.settings: dict[str, Any] = {"desc": name, "disable": not shown, "mininterval": interval, **unit}
         self.bar: tqdm | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        done, total = self.seen(state.global_step), self.seen(self.config.total_steps)
-        self.bar = tqdm(total=total, initial=done, desc=self.config.name, unit="tok", unit_scale=True, **self.settings)
+        done, total = self.seen(state.global_step), self.seen(args.max_steps)
+        self.bar = tqdm(total=total, initial=done, **self.settings)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert self.bar is not None

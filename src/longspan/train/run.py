@@ -170,7 +170,7 @@ def _take_steps(
     """Train `model`, or what is `adapted` in it, in place from `state` on; the record of the time that it took."""
     placer, seen = placer_of(model, config), prepared.tokens_seen(config)
     dataset, method = prepared.dataset(config, placer), format_methods(surgery.current_methods(model))
-    bar, interruption = ProgressBar(config, seen, shown=progress), Interruption(processes)
+    bar, interruption = ProgressBar(config.name, seen=seen, shown=progress), Interruption(processes)
     records = LossRecords(config, seen, method, out / RECORDS_FILE, processes)
     with processes.together():
         teacher = None

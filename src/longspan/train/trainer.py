@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from longspan.data.positions import IGNORED
 from longspan.errors import StorageError, TrainingError
@@ -25,10 +25,11 @@ from longspan.train import snapshot
 from longspan.train.arguments import STATE_FOLDER, learning_rate_share, training_arguments
 from longspan.train.config import RunConfig
 from longspan.train.distill import Teacher
+from longspan.train.exact import ExactTrainer
 from longspan.train.loss import ChunkedLoss
 from longspan.train.parallel import cut_like_tokens
 from longspan.train.preserve import Agreement
-from longspan.train.states import read_value, save_state, saved_states, state_step
+from longspan.train.states import save_state, saved_states, state_step
 from longspan.train.ulysses import Ulysses
 
 SKIPS = 10
@@ -41,7 +42,7 @@ def compile_layers(model: PreTrainedModel) -> None:
         layer.compile()
 
 
-class RunTrainer(Trainer):
+class RunTrainer(ExactTrainer):
     """Trains one model as `config` says; stopped anywhere, it goes on to the same weights, bit for bit."""
 
     def __init__(
@@ -58,7 +59,7 @@ class RunTrainer(Trainer):
         preserved: Agreement | None = None,
     ) -> None:
         self.config, self.processes, self.teacher, self.preserved = config, processes, teacher, preserved
-        self.states = out / STATE_FOLDER
+        self.states, self.learning_alone = out / STATE_FOLDER, config.lora is not None
         self._progress: dict[str, Any] | None = None
         self._before_step: _PassState | None = None
         self._positions: Tensor | None = None
@@ -181,66 +182,38 @@ class RunTrainer(Trainer):
 
     def _keep_good_state(self) -> None:
         """Save the state as it was before the step in progress, unless it is there or no longer good."""
-        step, before, weights = self.state.global_step, self._before_step, self._weights()
+        step, before, weights = self.state.global_step, self._before_step, self.weights()
         if step == 0 or before is None or not self.processes.all(_finite(weights)):
             return
         if self.processes.any(self.processes.first and step not in map(state_step, saved_states(self.states))):
             with contextlib.suppress(StorageError):  # what went wrong first is what the user must hear of
                 self._save_state(weights, before)
 
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: it would walk over all parameters at every step."""
-        return 0
-
-    # What follows replaces the Trainer's own saving and loading, which pickles.
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        weights = self._weights()
+        weights = self.weights()
         with self.processes.together():
             if not _finite(weights):
                 raise self._not_finite("largest weight", math.nan, self.state.global_step)
         self._save_state(weights, self._changing())
 
-    def _weights(self) -> dict[str, Tensor]:
-        """What a state keeps of the model: beside adapters, the weights that do not learn stay as they were read."""
-        return snapshot.model_tensors(self.model, learning=self.config.lora is not None)
-
     def _changing(self) -> _PassState:
         return _PassState(self._tr_loss.clone(), *snapshot.generator_values())
 
     def _save_state(self, weights: dict[str, Tensor], now: _PassState) -> None:
-        moments, groups = snapshot.optimizer_values(self.optimizer)
-        tensors = {"model": weights, "optimizer": moments, "generators": now.generators}
-        values = {
-            "optimizer": groups,
-            "scheduler": snapshot.scheduler_values(self.lr_scheduler),
-            "generators": now.generator_values,
-            "trainer_state": snapshot.trainer_values(self.state),
-            "progress": {
-                "loss_sum": self.processes.gather(now.loss_sum.item()),
-                "last_logged": self._globalstep_last_logged,
-                "total_loss": self._total_loss_scalar,
-                "seconds": self.seconds,
-            },
+        progress = {
+            "loss_sum": self.processes.gather(now.loss_sum.item()),
+            "last_logged": self._globalstep_last_logged,
+            "total_loss": self._total_loss_scalar,
+            "seconds": self.seconds,
         }
+        parts = self.state_parts(weights, now.generators, now.generator_values, progress)
         with self.processes.together():
             if self.processes.first:
-                save_state(self.states, self.state.global_step, tensors, values)
+                save_state(self.states, self.state.global_step, *parts)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        snapshot.restore_model(self.model, Path(resume_from_checkpoint), learning=self.config.lora is not None)
-        self._progress = read_value(Path(resume_from_checkpoint), "progress")
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            snapshot.restore_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        """Mixed precision is bfloat16, which needs no loss scaling."""
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            snapshot.restore_generators(Path(checkpoint))
+    def take_up(self, progress: dict[str, Any]) -> None:
+        """Keep it until the Trainer has reset its counts (`begin`)."""
+        self._progress = progress
 
     def begin(self) -> None:
         """Take up the running mean of the loss where it was, and the saving interval that holds now."""

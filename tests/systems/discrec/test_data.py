@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from longspan.errors import ConfigError, DataError
 from longspan.systems.discrec.codes import SemanticIds
 from longspan.systems.discrec.formats import read_attributes, read_interactions, read_names
 from longspan.systems.discrec.interactions import Interactions
 from longspan.systems.discrec.prepare import Prepared
-from longspan.systems.discrec.rows import EpochBatches, Rows
+from longspan.systems.discrec.rows import Rows, Samples
+from longspan.train.batches import EpochBatches
 
 IDS = SemanticIds(np.array([[183, 70, 232, 6], [0, 0, 0, 0], [255, 255, 255, 255]]))
 WALK = Interactions.collect({"a": ["1", "2", "10", "3", "2"], "b": ["2", "1", "3", "10"]})
@@ -41,7 +43,21 @@ def test_with_left_padding_the_end_follows_the_last_item() -> None:
 def test_the_newest_items_are_read_and_labels_end() -> None:
     rows = Rows(IDS, history=1)
     assert rows.encoder(np.array([1, 2, 0])).tolist() == [185, 328, 746, 776, 1]
-    assert rows.labels(2).tolist() == [257, 513, 769, 1025, 1]
+    assert rows.labels(np.array([2])).tolist() == [[257, 513, 769, 1025, 1]]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_batch_of_samples_is_its_histories_one_by_one(left: bool) -> None:
+    rows, places = Rows(IDS, history=2, left_padding=left), [(1, 1), (0, 3), (0, 1), (1, 2)]
+    walk = Interactions(("a", "b"), ("x", "y", "z"), (np.array([2, 0, 1, 1]), np.array([1, 2, 0])))
+    batch = Samples(walk, rows, places).batch([3, 1, 0])
+    for row, (user, place) in enumerate([places[3], places[1], places[0]]):
+        history = walk.histories[user]
+        pad = [0] * (4 * (2 - min(place, 2)))
+        codes = IDS.tokens[history[:place][-2:]].flatten().tolist()
+        assert batch["input_ids"][row].tolist() == [*(pad + codes if left else codes + pad), 1]
+        assert batch["labels"][row].tolist() == [*IDS.tokens[history[place]].tolist(), 1]
+    assert torch.equal(batch["attention_mask"], (batch["input_ids"] != 0).long())
 
 
 def test_the_paper_reads_20_items_as_81_tokens() -> None:
@@ -81,16 +97,6 @@ def test_a_core_leaves_nobody_below_it() -> None:
 def test_an_impossible_core_is_one_line() -> None:
     with pytest.raises(DataError, match="no user and item has 9 events"):
         WALK.filtered(9)
-
-
-def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
-    batches = list(EpochBatches(10, 4, 2, seed=3))
-    assert [len(batch) for batch in batches] == [4, 4, 2, 4, 4, 2]
-    first, second = np.concatenate(batches[:3]).tolist(), np.concatenate(batches[3:]).tolist()
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first != second
-    assert batches == list(EpochBatches(10, 4, 2, seed=3))
-    assert batches != list(EpochBatches(10, 4, 2, seed=4))
 
 
 def write(folder: Path, **files: str) -> Path:

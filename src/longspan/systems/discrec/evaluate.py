@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from longspan.errors import ConfigError
@@ -106,9 +105,8 @@ def _ranks(
     found = []
     with tqdm(total=len(places), desc=name, unit="user", disable=name is None) as bar:
         for start in range(0, len(places), batch):
-            rows = [samples[place] for place in range(start, min(start + batch, len(places)))]
-            tokens: Tensor = torch.stack([row["input_ids"] for row in rows]).to(model.device)
+            tokens = samples.batch(range(start, min(start + batch, len(places))))["input_ids"].to(model.device)
             found.append(beam_search(model, tokens, trie, beams)[0].cpu().numpy())
-            bar.update(len(rows))
+            bar.update(len(tokens))
     targets = np.array([data.interactions.histories[user][place] for user, place in places])
     return ranks_of(np.concatenate(found), groups[targets])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from tqdm import tqdm
 from transformers import set_seed
 
 from longspan.errors import CheckpointError, ConfigError, DataError
@@ -23,10 +21,10 @@ from longspan.systems.discrec.model import DiscRec
 from longspan.systems.discrec.prepare import Prepared
 from longspan.systems.discrec.rows import Rows, Samples
 from longspan.systems.discrec.settings import StudySettings
-from longspan.systems.discrec.trainer import BEST, STATES, Progress, RecommendationTrainer
-from longspan.train.callbacks import Interruption
+from longspan.systems.discrec.trainer import BEST, STATES, RecommendationTrainer
 from longspan.train.config import changed_keys
-from longspan.train.states import drop_damaged, newest_state, remove_leftovers
+from longspan.train.exact import train_on
+from longspan.train.states import remove_leftovers
 
 RUN_FILE, CHECKPOINT, RECORDS_FILE = "run.yaml", "checkpoint", "records.jsonl"
 _UNREADABLE = (
@@ -42,24 +40,29 @@ _UNREADABLE = (
 """What reading a damaged run raises."""
 
 
-def train_study(settings: StudySettings, out: Path, *, progress: bool = True) -> list[Path]:
-    """Train every arm with every seed; returns the folders `out/ARM-SEED`, each with `checkpoint`.
+def train_study(
+    settings: StudySettings, out: Path, *, arms: Sequence[str] | None = None, progress: bool = True
+) -> list[Path]:
+    """Train every arm, or those named, with every seed; returns the folders `out/ARM-SEED`, each with `checkpoint`.
 
     Called again after a stop or a kill, it goes on from there to the same weights.
 
     Raises:
-        ConfigError: a folder holds a run with other settings or on other data, or is in use.
+        ConfigError: there is no such arm; a folder holds a run with other settings or on other data, or is in use.
         DataError: the prepared data cannot be used.
         TrainingError: a loss is no number.
         KeyboardInterrupt: after Ctrl-C; the state is saved first.
     """
+    unknown = next((arm for arm in arms or () if arm not in settings.arms), None)
+    if unknown is not None:
+        raise ConfigError(f"the study has no arm '{unknown}': its arms are {', '.join(settings.arms)}")
     data = Prepared.read(Path(settings.data))
     device = torch_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     folders = []
     for seed in settings.seeds:
-        for arm in settings.arms:
+        for arm in arms or settings.arms:
             folders.append(out / f"{arm}-{seed}")
             with alone_in(folders[-1]):
                 _train(settings, arm, seed, data, folders[-1], device, progress)
@@ -132,20 +135,8 @@ def _train(
     rows, interactions = rows_of(model, data), data.interactions
     learned = Samples(interactions, rows, interactions.training_samples())
     validation = Samples(interactions, rows, _drawn(interactions.held_out("validation"), settings, seed))
-    bar, interruption = Progress(out.name, shown=progress), Interruption()
-    trainer = RecommendationTrainer(settings, seed, model, learned, validation, out, device, [bar, interruption])
-    state, warnings = newest_state(out / STATES)
-    for warning in warnings if progress else ():
-        tqdm.write(warning, file=sys.stderr)
-    drop_damaged(out / STATES, state)
-    if state is not None:
-        trainer.read_progress(state)
-    if not trainer.finished:
-        with contextlib.closing(bar), interruption:
-            trainer.train(resume_from_checkpoint=None if state is None else str(state))
-        if not trainer.finished:
-            assert interruption.asked
-            raise KeyboardInterrupt(f"interrupted; {out} keeps the state: run the same again to go on")
+    trainer = RecommendationTrainer(settings, seed, model, learned, validation, out, device)
+    train_on(trainer, out.name, progress=progress)
     (out / RECORDS_FILE).unlink(missing_ok=True)
     append_records(out / RECORDS_FILE, _records(settings, arm, seed, trainer))
     (out / BEST).rename(out / CHECKPOINT)

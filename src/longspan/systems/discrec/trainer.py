@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
-from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from longspan.errors import TrainingError
 from longspan.systems.discrec.model import DiscRec
-from longspan.systems.discrec.rows import EpochBatches, Samples
+from longspan.systems.discrec.rows import Samples
 from longspan.systems.discrec.settings import StudySettings
-from longspan.train import snapshot
-from longspan.train.states import read_value, save_state, writing_folder
+from longspan.train.batches import EpochBatches
+from longspan.train.exact import ExactTrainer
+from longspan.train.states import writing_folder
 
 STATES, BEST = "state", "checkpoint.best"
 VALIDATION_BATCH = 64
 """The validation loss is the mean over batches of this many, the last and smaller one counting as much."""
 
 
-class RecommendationTrainer(Trainer):
+class RecommendationTrainer(ExactTrainer):
     """Trains one model; stopped anywhere, it goes on to the same weights, bit for bit."""
 
     def __init__(
@@ -38,13 +37,13 @@ class RecommendationTrainer(Trainer):
         validation: Samples,
         out: Path,
         device: torch.device,
-        callbacks: list[TrainerCallback],
     ) -> None:
         per_epoch = -(-len(learned) // settings.batch)
         epochs = settings.epochs_begun(per_epoch)
         self.settings, self.out, self.steps = settings, out, settings.total_steps(per_epoch)
+        self.states = out / STATES
         self.batches = EpochBatches(len(learned), settings.batch, epochs, seed)
-        self.validation = validation
+        self.learned, self.validation = learned, validation
         self.losses: list[tuple[int, float, float]] = []
         """After so many steps: the mean training loss since the row before, and the validation loss."""
         self._loss_sum, self._loss_steps = torch.zeros((), device=device), 0
@@ -52,7 +51,7 @@ class RecommendationTrainer(Trainer):
             model=model,
             args=_arguments(settings, seed, self.steps, out, device),
             train_dataset=learned,
-            callbacks=[_EveryEpoch(self), *callbacks],
+            callbacks=[_EveryEpoch(self)],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False  # the loss is the mean over a batch, which is never cut up
@@ -70,7 +69,7 @@ class RecommendationTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """All epochs in a row."""
-        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=default_collate)
+        return self.learned.loader(batch_sampler=self.batches, pin_memory=self.args.device.type == "cuda")
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with the same decay on all parameters, norms and biases too."""
@@ -112,75 +111,21 @@ class RecommendationTrainer(Trainer):
     def _validation_loss(self) -> float:
         self.model.eval()
         losses = []
-        for batch in DataLoader(self.validation, batch_size=VALIDATION_BATCH, collate_fn=default_collate):
+        for batch in self.validation.loader(batch_size=VALIDATION_BATCH):
             with self.compute_loss_context_manager():
-                losses.append(float(self.compute_loss(self.model, self._prepare_inputs(batch))))
+                losses.append(self.compute_loss(self.model, self._prepare_inputs(batch)))
         self.model.train()
-        return fmean(losses)
+        return fmean(torch.stack(losses).tolist())  # read at the end: a GPU need not wait for each
 
-    # What follows replaces the Trainer's own saving and loading, which pickles.
+    def progress(self) -> dict[str, Any]:
+        """The losses so far."""
+        return {"losses": self.losses, "sum": float(self._loss_sum), "steps": self._loss_steps}
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        moments, groups = snapshot.optimizer_values(self.optimizer)
-        generators, generator_values = snapshot.generator_values()
-        tensors = {"model": snapshot.model_tensors(self.model), "optimizer": moments, "generators": generators}
-        values = {
-            "optimizer": groups,
-            "scheduler": snapshot.scheduler_values(self.lr_scheduler),
-            "generators": generator_values,
-            "trainer_state": snapshot.trainer_values(self.state),
-            "progress": {"losses": self.losses, "sum": float(self._loss_sum), "steps": self._loss_steps},
-        }
-        save_state(self.out / STATES, self.state.global_step, tensors, values)
-
-    def read_progress(self, state: Path) -> None:
-        """Take up the losses that a state tells of."""
-        progress = read_value(state, "progress")
+    def take_up(self, progress: dict[str, Any]) -> None:
+        """Go on from the losses that a state tells of."""
         self.losses = [tuple(row) for row in progress["losses"]]
         self._loss_sum.fill_(progress["sum"])
         self._loss_steps = progress["steps"]
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        snapshot.restore_model(self.model, Path(resume_from_checkpoint))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            snapshot.restore_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        """Mixed precision is bfloat16, which needs no loss scaling."""
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            snapshot.restore_generators(Path(checkpoint))
-
-
-class Progress(TrainerCallback):
-    """Steps done and left, on stderr."""
-
-    def __init__(self, name: str, *, shown: bool) -> None:
-        self.name, self.shown = name, shown
-        self.bar: tqdm | None = None
-
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        interval = 0.2 if sys.stderr.isatty() else 30  # in a log file a line now and then is enough
-        self.bar = tqdm(
-            total=args.max_steps,
-            initial=state.global_step,
-            desc=self.name,
-            unit="step",
-            disable=not self.shown,
-            mininterval=interval,
-        )
-
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        assert self.bar is not None
-        self.bar.update(state.global_step - self.bar.n)
-
-    def close(self) -> None:
-        """Leave the bar on the screen as it is."""
-        if self.bar is not None:
-            self.bar.close()
 
 
 class _EveryEpoch(TrainerCallback):
