@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -85,7 +86,9 @@ def test_preparing_again_changes_nothing_and_other_settings_are_refused(
     done("xlpe", "prepare", study, "--out", prepared, "-q")
     assert before == {path: path.stat().st_mtime_ns for path in prepared.glob("orders/*")}
     said = refused("xlpe", "prepare", study, "--out", prepared, "-q", "--set", "reorderer.iterations=4")
-    assert "was prepared from other data or settings" in said
+    assert "was prepared from other data or settings (reorderer.iterations): take another folder" in said
+    done("xlpe", "prepare", study, "--out", prepared, "-q", "--set", "training.save_every=7")
+    done("xlpe", "prepare", study, "--out", prepared, "-q")
 
 
 def test_arms_of_a_seed_begin_alike_and_are_trained_once(trained: Path, done: Done) -> None:
@@ -104,6 +107,54 @@ def test_an_arm_that_has_changed_under_its_name_is_not_taken_for_the_trained_one
     (study / "study.yaml").write_text(text.replace("where: all", "where: first"))
     for command in ("train", "evaluate"):
         assert "was trained with other settings of 'baseline'" in refused("xlpe", command, study, "-q")
+
+
+def test_an_arm_killed_in_any_epoch_goes_on_to_the_same_weights(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from longspan.systems.xl_pe.preparing import StudyFolder
+    from longspan.systems.xl_pe.trainer import TranslationTrainer
+    from longspan.systems.xl_pe.training import train_arm
+
+    def study(name: str) -> StudyFolder:
+        shutil.copytree(prepared, tmp_path / name, ignore=shutil.ignore_patterns("runs", "work"))
+        text = (tmp_path / name / "study.yaml").read_text()
+        text = text.replace("steps: 2", "steps: 9").replace("save_every: 500", "save_every: 2")  # 3 steps an epoch
+        (tmp_path / name / "study.yaml").write_text(text.replace("dropout: 0.2", "dropout: 0.5"))
+        return StudyFolder(tmp_path / name)
+
+    whole, stopped = study("whole"), study("stopped")
+    expected = train_arm(whole, "heads", 0, progress=False)
+    step = TranslationTrainer.training_step
+
+    def killed_at(place: int) -> None:
+        def killed(self: TranslationTrainer, *args: Any, **kwargs: Any) -> Any:
+            if self.state.global_step == place:
+                raise RuntimeError("killed")
+            return step(self, *args, **kwargs)
+
+        monkeypatch.setattr(TranslationTrainer, "training_step", killed)
+
+    for place in (1, 5, 7):
+        killed_at(place)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_arm(stopped, "heads", 0, progress=False)
+    monkeypatch.setattr(TranslationTrainer, "training_step", step)
+    found = train_arm(stopped, "heads", 0, progress=False)
+    for name in ("model.safetensors", "losses.json"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
+    assert not (stopped.work("heads", 0) / "state").exists()
+
+
+def test_states_of_an_arm_that_has_changed_are_refused(prepared: Path, tmp_path: Path, refused: Done) -> None:
+    study = tmp_path / "out"
+    shutil.copytree(prepared, study, ignore=shutil.ignore_patterns("runs", "work"))
+    work = study / "work" / "heads-0"
+    (work / "state" / "step-000000001").mkdir(parents=True)
+    (work / "arm.json").write_text('{"heads": 2}')
+    assert "work/heads-0 was begun with other settings of this arm" in refused(
+        "xlpe", "train", study, "--arm", "heads", "-q"
+    )
 
 
 def test_scores_stand_in_records_and_the_table(trained: Path, done: Done) -> None:

@@ -85,7 +85,12 @@ def train(
     *,
     common: Common,
 ) -> None:
-    """Train the arms of a study by all its seeds (or --seed alone); arms that are trained are passed over."""
+    """Train the arms of a study by all its seeds (or --seed alone).
+
+    Arms that are trained are passed over; one that was stopped goes on where it was. Several processes may train
+    different arms or seeds at the same time.
+    """
+    common.refuse_dtype()
     common.prepare()
     from longspan.systems.xl_pe.preparing import StudyFolder
     from longspan.systems.xl_pe.training import train_arm
@@ -95,7 +100,7 @@ def train(
     runs = []
     for seed in settings.seeds if common.seed is None else [common.seed]:
         for name in arm or settings.arms:
-            runs.append(str(train_arm(study, name, seed, progress=not common.quiet)))
+            runs.append(str(train_arm(study, name, seed, device=common.device, progress=not common.quiet)))
             typer.echo(runs[-1])
     common.write({"runs": runs})
 
@@ -104,13 +109,14 @@ def train(
 @with_common
 def evaluate(folder: Folder, *, common: Common) -> None:
     """Translate the test pairs by all trained arms: BLEU, chrF, paired bootstrap against the baseline."""
+    common.refuse_dtype()
     common.prepare()
     from longspan.records import read_records
     from longspan.systems.xl_pe.preparing import StudyFolder
     from longspan.systems.xl_pe.scoring import evaluate
 
     study = StudyFolder(folder)
-    typer.echo(evaluate(study, say=common.say), nl=False)
+    typer.echo(evaluate(study, device=common.device, say=common.say), nl=False)
     common.write({"records": as_rows(read_records(study.records))})
 
 
@@ -127,6 +133,7 @@ def translate(
     common: Common,
 ) -> None:
     """Translate sentences, a line each."""
+    common.refuse_dtype()
     common.prepare()
     from longspan.systems.xl_pe.alignment import read_sentences, split_words
     from longspan.systems.xl_pe.translating import Translator

@@ -75,6 +75,8 @@ class TrainingSettings(Settings):
     warmup: Count = 1000
     label_smoothing: Share = 0.1
     log_every: Count = 100
+    save_every: Count = 500
+    """Steps between two saved states, from which an arm that was stopped goes on."""
 
 
 class ArmSettings(Settings):

@@ -28,6 +28,7 @@ from longspan.systems.xl_pe.parser import Reorderer, train_reorderer
 from longspan.systems.xl_pe.ranks import span_ranks
 from longspan.systems.xl_pe.saved import load_reorderer, save_reorderer
 from longspan.systems.xl_pe.validation import learnable, make_examples
+from longspan.train.config import changed_keys
 
 SPLITS = ("train", "dev", "test")
 Say = Callable[[str], object]
@@ -71,6 +72,10 @@ class StudyFolder:
         """A trained arm."""
         return self.root / "runs" / f"{arm}-{seed}"
 
+    def work(self, arm: str, seed: int) -> Path:
+        """An arm in training: its settings and saved states."""
+        return self.root / "work" / f"{arm}-{seed}"
+
     def settings(self) -> StudySettings:
         """The settings of the study.
 
@@ -106,15 +111,27 @@ def prepare(settings: StudySettings, root: Path, *, progress: bool = True, say: 
 
 
 def _claim(folder: StudyFolder, settings: StudySettings) -> None:
-    """Write down what the folder is for; another set of arms or seeds may join, other data or sizes may not."""
+    """Write down what the folder is for; another set of arms or seeds may join, other data or sizes may not.
+
+    Raises:
+        ConfigError: others than before; names the settings.
+    """
     files = [getattr(settings, split) for split in SPLITS]
     paths = [path for files_of in files for path in (files_of.source, files_of.target, files_of.alignments)]
     paths += [] if settings.gold is None else [settings.gold.pairs, settings.gold.alignments]
     hashes = {str(path): file_hash(path) for path in paths if path is not None}
     fixed = settings.model_dump(mode="json", exclude={"arms", "seeds", "baseline", "device"})
+    for free in ("log_every", "save_every"):
+        del fixed["training"][free]
     claim = folder.root / "data.json"
-    if claim.exists() and read_json(claim) != {"files": hashes, "settings": fixed}:
-        raise ConfigError(f"{folder.root} was prepared from other data or settings: take another folder")
+    if claim.exists():
+        before = read_json(claim)
+        changed = changed_keys(before["settings"], fixed)
+        changed += [path for path in hashes if before["files"].get(path, hashes[path]) != hashes[path]]
+        if changed:
+            raise ConfigError(
+                f"{folder.root} was prepared from other data or settings ({', '.join(changed)}): take another folder"
+            )
     write_json(claim, {"files": hashes, "settings": fixed})
     write_text(folder.settings_file, settings.to_yaml())
 

@@ -18,17 +18,25 @@ from longspan.systems.xl_pe.translating import Translator
 RESAMPLES = 1000
 """Of the bootstrap over test sentences."""
 OUTPUT_FILE, TABLE_FILE = "test.txt", "table.md"
+READING = (
+    "After the idea of XL-PE (arXiv:2004.13310): the paper's text was not available; how positions are joined and which"
+    " heads read them is our reading, and no number here stands for the paper's."
+)
 
 
-def evaluate(folder: StudyFolder, *, say: Say = lambda text: None) -> str:
+def evaluate(folder: StudyFolder, *, device: str | None = None, say: Say = lambda text: None) -> str:
     """Translate the test pairs by every arm that is trained and score them; the table, as Markdown.
 
     The study's `records.jsonl` and `table.md` are written anew. Arms are compared with the baseline of their seed.
+
+    Args:
+        device: where to translate; None: where the study says.
 
     Raises:
         ConfigError: a seed has arms but no baseline, nothing is trained at all, or sacrebleu is not installed.
     """
     settings = folder.settings()
+    settings = settings if device is None else settings.model_copy(update={"device": device})
     try:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError as error:
@@ -48,7 +56,7 @@ def evaluate(folder: StudyFolder, *, say: Say = lambda text: None) -> str:
         folder.records.unlink(missing_ok=True)
         append_records(folder.records, records)
         signatures = ", ".join(str(metric.get_signature()) for metric in metrics.values())
-        table = f"{score_table(records)}\n{signatures}\n"
+        table = f"{score_table(records)}\n{READING}\n\n{signatures}\n"
         write_text(folder.root / TABLE_FILE, table)
     return table
 

@@ -1,42 +1,44 @@
-"""One arm of a study: a translator trained on the Hugging Face Trainer, saved beside what it needs to translate."""
+"""One arm of a study: a translator is made, trained, and saved beside what it needs to translate."""
 
 from __future__ import annotations
 
 import logging
-import math
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.data import Dataset
-from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase
 
 from longspan.data.tokenizer import load_tokenizer
-from longspan.errors import CheckpointError, ConfigError, DataError, TrainingError
+from longspan.errors import CheckpointError, ConfigError, DataError
 from longspan.files import alone_in, replacing_folder, write_json
 from longspan.models import torch_device
 from longspan.systems.xl_pe.config import ArmSettings, StudySettings
-from longspan.systems.xl_pe.corpus import PadRows, Pair, Row, SubwordEncoder, fits, read_split
+from longspan.systems.xl_pe.corpus import Pair, Row, SubwordEncoder, fits, read_split
 from longspan.systems.xl_pe.model import XlPeConfig, XlPeModel
 from longspan.systems.xl_pe.positions import control_orders
 from longspan.systems.xl_pe.preparing import StudyFolder, read_orders
+from longspan.systems.xl_pe.trainer import TranslationTrainer
+from longspan.train.exact import train_on
+from longspan.train.states import remove_leftovers, saved_states
 
-ARM_FILE, LOSS_FILE = "arm.json", "losses.json"
+ARM_FILE, LOSS_FILE, STATES = "arm.json", "losses.json", "state"
 _log = logging.getLogger(__name__)
 
 
-def train_arm(folder: StudyFolder, arm: str, seed: int, *, progress: bool = True) -> Path:
+def train_arm(folder: StudyFolder, arm: str, seed: int, *, device: str | None = None, progress: bool = True) -> Path:
     """Train one arm and return its folder; an arm that is there already is not trained again.
 
-    A run that was stopped starts over: states are not kept in between.
+    An arm that was stopped goes on from its last saved state, to the same weights.
+
+    Args:
+        device: where to compute; None: where the study says.
 
     Raises:
-        ConfigError: the study has no such arm or seed, or is not prepared; or the arm was trained otherwise.
+        ConfigError: the study has no such arm or seed, or is not prepared; or the arm was trained or begun otherwise.
         TrainingError: the loss is no number.
+        KeyboardInterrupt: after Ctrl-C; the state is saved first.
     """
     settings = folder.settings()
     if arm not in settings.arms:
@@ -46,19 +48,40 @@ def train_arm(folder: StudyFolder, arm: str, seed: int, *, progress: bool = True
     out = folder.run(arm, seed)
     if is_trained(folder, settings, arm, seed):
         return out
-    with alone_in(out.parent / f".{out.name}.work"):
+    work = folder.work(arm, seed)
+    with alone_in(work):
+        if is_trained(folder, settings, arm, seed):  # another process may have done it meanwhile
+            return out
+        _begin(work, settings.arms[arm])
         tokenizer = load_tokenizer(folder.tokenizer)
         rows = {split: split_rows(folder, settings, split, arm, seed, tokenizer) for split in ("train", "dev")}
         model = make_model(settings, settings.arms[arm], tokenizer, seed)
+        trainer = TranslationTrainer(
+            model, rows, settings, seed, work / STATES, torch_device(device or settings.device)
+        )
+        train_on(trainer, out.name, progress=progress)
+        losses = trainer.final_losses()
         with replacing_folder(out) as part:
-            losses = _fit(model, rows, settings, out.name, seed, part, progress)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
             if settings.arms[arm].needs_reorderer():
                 shutil.copy(folder.reorderer, part)
             write_json(part / LOSS_FILE, losses)
             write_json(part / ARM_FILE, settings.arms[arm].to_json())
+        shutil.rmtree(work / STATES, ignore_errors=True)
     return out
+
+
+def _begin(work: Path, arm: ArmSettings) -> None:
+    """Make sure that the states in `work` are those of this arm.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    remove_leftovers(work / STATES)
+    if saved_states(work / STATES) and read_arm(work) != arm:
+        raise ConfigError(f"{work} was begun with other settings of this arm: give it another name, or remove {work}")
+    write_json(work / ARM_FILE, arm.to_json())
 
 
 def is_trained(folder: StudyFolder, settings: StudySettings, arm: str, seed: int) -> bool:
@@ -148,84 +171,3 @@ def arm_orders(folder: StudyFolder, arm: ArmSettings, split: str, pairs: Sequenc
     sentences = [source for source, _ in pairs]
     kind = "oracle" if arm.ranks == "oracle" else "parser"
     return control_orders(read_orders(folder.orders(split, kind), sentences), arm.ranks, seed)
-
-
-class _Rows(Dataset[Row]):
-    """Rows as the Trainer takes them."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> Row:
-        return self.rows[number]
-
-
-class _Bar(TrainerCallback):
-    """Steps done, and the loss, on stderr."""
-
-    def __init__(self, name: str, *, shown: bool) -> None:
-        self._bar = tqdm(desc=name, unit="step", disable=not shown, mininterval=0.2 if sys.stderr.isatty() else 30)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.reset(total=state.max_steps)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.update()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.close()
-
-
-def _fit(
-    model: XlPeModel,
-    rows: dict[str, list[Row]],
-    settings: StudySettings,
-    name: str,
-    seed: int,
-    out: Path,
-    progress: bool,
-) -> dict[str, float]:
-    """Train `model` in place; the losses at the end, nats a sub-word, label-smoothed in training and on dev."""
-    training, device = settings.training, torch_device(settings.device)
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=training.steps,
-        per_device_train_batch_size=training.batch_sentences,
-        per_device_eval_batch_size=training.batch_sentences,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type="inverse_sqrt",
-        warmup_steps=training.warmup,
-        adam_beta2=0.98,
-        label_smoothing_factor=training.label_smoothing,
-        train_sampling_strategy="group_by_length",
-        seed=seed,
-        use_cpu=device.type == "cpu",
-        dataloader_pin_memory=device.type == "cuda",
-        remove_unused_columns=False,
-        label_names=["labels"],
-        save_strategy="no",
-        logging_steps=training.log_every,
-        report_to="none",
-        disable_tqdm=True,  # the Trainer's own bar writes to stdout, where results stand
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # a second GPU would double the batch
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=_Rows(rows["train"]),
-        eval_dataset=_Rows(rows["dev"]),
-        data_collator=PadRows(model.config.pad_token_id),
-        callbacks=[_Bar(name, shown=progress)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    loss = trainer.train().training_loss
-    if not math.isfinite(loss):
-        raise TrainingError(f"the loss became {loss}: lower training.learning_rate or lengthen training.warmup")
-    return {"train": loss, "dev": trainer.evaluate()["eval_loss"]}
