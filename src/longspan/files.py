@@ -132,18 +132,21 @@ def value_hash(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a second process from working in `folder` meanwhile.
 
+    Args:
+        wait: until the other one is done, if there is one.
+
     Raises:
-        ConfigError: one already does.
+        ConfigError: one already does, and is not waited for.
         StorageError: the folder cannot be written.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout as error:
             raise ConfigError(f"another process is at work in {folder}: wait for it or choose another place") from error
     try:

@@ -22,30 +22,39 @@ Settings = Annotated[Path, typer.Argument(metavar="CPT.yaml", help="Settings: mo
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be given again.")
 ]
+Arms = Annotated[
+    list[str] | None, typer.Option("--arm", metavar="NAME", help="Arms (all); processes may share the work by arms.")
+]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run (runs/NAME).")]
 
 
 @app.command("train")
 @with_common
-def train(config: Settings, set_: Set = None, out: Out = None, *, common: Common) -> None:
+def train(config: Settings, arm: Arms = None, set_: Set = None, out: Out = None, *, common: Common) -> None:
     """Train all arms stage by stage, in all orders, with all seeds. A run that was stopped goes on where it was."""
     settings, folder = _begin(config, set_, out, common)
     from longspan.systems.hprompt_cpt.run import train as run
 
-    typer.echo(str(run(settings, folder, progress=not common.quiet)))
+    typer.echo(str(run(settings, folder, arms=arm, progress=not common.quiet)))
     common.write({"out": str(folder)})
 
 
 @app.command("evaluate")
 @with_common
-def evaluate(config: Settings, set_: Set = None, out: Out = None, *, common: Common) -> None:
-    """Tune and test every stage on every domain; DIR gets records.jsonl, table.md and report.html."""
+def evaluate(config: Settings, arm: Arms = None, set_: Set = None, out: Out = None, *, common: Common) -> None:
+    """Tune and test every stage on every domain; DIR gets records.jsonl, table.md and report.html.
+
+    With --arm, the cells of those arms are measured and kept, and the report waits for a call without.
+    """
     settings, folder = _begin(config, set_, out, common)
     from longspan.records import read_records
     from longspan.systems.hprompt_cpt.run import TABLE_FILE
     from longspan.systems.hprompt_cpt.run import evaluate as run
 
-    run(settings, folder, progress=not common.quiet)
+    run(settings, folder, arms=arm, progress=not common.quiet)
+    if arm:
+        common.write({"out": str(folder)})
+        return
     typer.echo((folder / TABLE_FILE).read_text(encoding="utf-8"))
     common.write({"out": str(folder), "records": as_rows(read_records(folder))})
 
@@ -77,11 +86,9 @@ def finetune(
 
 def _begin(config: Path, set_: list[str] | None, out: Path | None, common: Common) -> tuple[CptConfig, Path]:
     """The settings, and the folder of the run."""
-    from longspan.errors import ConfigError
     from longspan.systems.hprompt_cpt import CptConfig
 
-    if common.dtype is not None:
-        raise ConfigError("--dtype has no effect here: all arms compute in float32; leave it out")
+    common.refuse_dtype()
     given = [f"seeds=[{common.seed}]"] if common.seed is not None else []
     given += [f"device={common.device}"] if common.device is not None else []
     settings = CptConfig.from_yaml(config, [*(set_ or []), *given])

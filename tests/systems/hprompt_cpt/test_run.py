@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,13 @@ def test_the_commands_fill_the_matrix_and_tune_without_a_domain(
     assert "Stages by domains" in page
     assert "hprompt, order down" in page
     assert "unseen gain" in capsys.readouterr().out
-    before = (tmp_path / "run" / "cells" / "records.jsonl").read_text()
+    cell_files = sorted((tmp_path / "run" / "cells").glob("*.jsonl"))
+    assert [path.stem for path in cell_files] == [
+        "hprompt-down-0", "hprompt-up-0", "initial-0", "sequential-down-0", "sequential-up-0"
+    ]  # fmt: skip
+    before = [path.read_text() for path in cell_files]
     assert main(["cpt", "evaluate", str(settings_file), "--out", out, "-q"]) == 0
-    assert (tmp_path / "run" / "cells" / "records.jsonl").read_text() == before
+    assert [path.read_text() for path in cell_files] == before
     tuned = [
         "cpt",
         "finetune",
@@ -113,19 +118,37 @@ def test_cells_of_another_tuning_or_another_test_are_not_mixed(cpt_config: Make,
     train(config, tmp_path / "run", progress=False)
     evaluate(config, tmp_path / "run", progress=False)
     cells = tmp_path / "run" / "cells"
-    before = (cells / "records.jsonl").read_bytes()
+    before = (cells / "sequential-given-0.jsonl").read_bytes()
     finetune = {**config.to_json()["finetune"], "steps": 3, "prompts": "drop"}
     changed = {"pretrain": {"steps": 1, "rows": 2}, "finetune": finetune}
-    with pytest.raises(ConfigError, match=r"other settings \(finetune\.steps, finetune\.prompts\): set them back, or move"):
+    with pytest.raises(
+        ConfigError, match=r"other settings \(finetune\.steps, finetune\.prompts\): set them back, or move"
+    ):
         evaluate(cpt_config(**changed), tmp_path / "run", progress=False)
     domains = config.to_json()["domains"]
     other = {**domains, "a": {**domains["a"], "test": str(texts / "b-test.jsonl")}}
     with pytest.raises(ConfigError, match=r"other settings \(tasks\.a\)"):
         evaluate(cpt_config(pretrain={"steps": 1, "rows": 2}, domains=other), tmp_path / "run", progress=False)
-    assert (cells / "records.jsonl").read_bytes() == before
+    assert (cells / "sequential-given-0.jsonl").read_bytes() == before
     shutil.move(cells, tmp_path / "cells-before")
     evaluate(cpt_config(**changed), tmp_path / "run", progress=False)
-    assert (cells / "records.jsonl").read_bytes() != before
+    assert (cells / "sequential-given-0.jsonl").read_bytes() != before
+
+
+def test_arm_by_arm_is_the_same_as_all_at_once(cpt_config: Make, tmp_path: Path) -> None:
+    domains = {name: cpt_config().to_json()["domains"][name] for name in "ab"}
+    short = {"pretrain": {"steps": 1, "rows": 2}, "finetune": {"steps": 1, "rows": 2}, "domains": domains}
+    config = cpt_config(arms={"one": {}, "two": {"replay": {}}}, **short)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for do in (train, evaluate):
+        do(config, whole, progress=False)
+        for arm in ("two", "one"):
+            do(config, parts, arms=[arm], progress=False)
+    assert not (parts / "records.jsonl").exists()
+    evaluate(config, parts, progress=False)
+    one, two = ([replace(r, when="") for r in read_records(out) if r.task == "matrix"] for out in (whole, parts))
+    assert len(one) > 20
+    assert one == two
 
 
 def test_a_stage_of_another_tokenizer_is_refused(cpt_config: Make, tmp_path: Path) -> None:
@@ -196,6 +219,8 @@ def test_what_does_not_fit_the_run_is_one_line(cpt_config: Make, tmp_path: Path)
         evaluate(config, tmp_path / "run", progress=False)
     with pytest.raises(ConfigError, match="no arm 'x' in these settings: choose one of sequential"):
         finetune(config, tmp_path / "run", **{**chosen, "arm": "x"})
+    with pytest.raises(ConfigError, match="no arm 'y' in these settings: choose one of sequential"):
+        train(config, tmp_path / "run", arms=["y"], progress=False)
     with pytest.raises(ConfigError, match="has no stage 7"):
         finetune(config, tmp_path / "run", **{**chosen, "stage": 7})
     with pytest.raises(DataError, match=r"domains\.c has no labels to tune on"):

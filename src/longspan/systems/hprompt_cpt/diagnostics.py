@@ -22,10 +22,10 @@ PROBED = 16
 """Windows of each domain that the numbers on prompts rest on."""
 
 
-def peak_bytes() -> int:
+def peak_bytes(device: torch.device) -> int:
     """The most memory used: on a GPU by tensors since the stage began, else by the process since it began."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

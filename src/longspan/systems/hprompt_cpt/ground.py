@@ -151,9 +151,7 @@ class Ground:
         return model
 
 
-def check_settings(
-    folder: Path, settings: dict[str, Any], remedy: str = "choose another --out, or remove it"
-) -> None:
+def check_settings(folder: Path, settings: dict[str, Any], remedy: str = "choose another --out, or remove it") -> None:
     """Note in `folder` what decides its content, or make sure that it is what was noted.
 
     Raises:

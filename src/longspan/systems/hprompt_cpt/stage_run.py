@@ -58,8 +58,8 @@ class StageRun:
     def run(self, on_progress: Callable[[Progress], Any]) -> None:
         """Train, and keep what came of it."""
         course, stream = self.course, self.course.stream(self.stage)
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         steps = course.steps
         states = course.folder / f"{STATE}-{self.stage:02d}"
         loop = Loop(self.learner, course.ground.config.pretrain, steps, states, self.objective.seed)
@@ -71,7 +71,7 @@ class StageRun:
 
         loop.run(lambda step: self.objective.terms(stream.batch(step).to(self.device), step), tell)
         extra = extra_bytes(self.objective)
-        numbers = {"seconds": round(loop.seconds, 3), "peak_bytes": peak_bytes(), "extra_bytes": extra}
+        numbers = {"seconds": round(loop.seconds, 3), "peak_bytes": peak_bytes(self.device), "extra_bytes": extra}
         others = [course.windows(name) for name in course.order]
         numbers |= prompt_numbers(self.objective, others, self.device)
         append_records(
