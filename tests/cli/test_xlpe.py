@@ -189,6 +189,7 @@ def test_bad_calls_are_one_line(trained: Path, refused: Done, tmp_path: Path) ->
         (("translate", trained / "runs" / "gold-0", "--text", empty), "line 2: a sentence without words"),
         (("translate", trained, "--text", empty), "line 2"),
         (("train", trained, "--arm", "nobody"), "the study has no arm 'nobody': its arms are baseline, heads, gold"),
+        (("train", trained, "--dtype", "bfloat16"), "--dtype has no effect here"),
         (("train", trained, "--seed", "7"), "the study has no seed 7: its seeds are 0"),
         (("train", tmp_path), "holds no prepared study: run `longspan xlpe prepare` first"),
     ):
