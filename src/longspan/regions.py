@@ -15,7 +15,7 @@ Positions = Literal["all", "selected", "selected_absolute"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How a sequence is cut."""
+    """How a sequence is cut, and how much of it a group sees."""
 
     region: int = 16
     """Tokens in a region."""
@@ -23,6 +23,8 @@ class Sizes:
     """Regions that a group attends to, its own among them."""
     merge: int = 64
     """Regions of queries that share one choice."""
+    local: int = 0
+    """Regions just before a group that it always attends to; what is left of its share it chooses."""
 
     def __post_init__(self) -> None:
         if min(self.region, self.top, self.merge) < 1:
@@ -30,6 +32,11 @@ class Sizes:
         if self.top % self.merge or self.top <= self.merge:
             raise MethodError(
                 f"top {self.top} must be a multiple of merge {self.merge}, and larger: nothing is selected"
+            )
+        if not 0 <= self.local <= self.selected:
+            raise MethodError(
+                f"local {self.local} must lie between 0 and the {self.selected} regions of the past that a group sees "
+                f"(top {self.top} - merge {self.merge})"
             )
 
     @property
@@ -53,7 +60,8 @@ class Sizes:
 
 
 class RegionRule(NamedTuple):
-    """What a group of queries attends to, beside itself: regions of the past that pooled queries choose."""
+    """What a group of queries attends to, beside itself: regions of the past that pooled queries choose, and the
+    `sizes.local` just before it."""
 
     sizes: Sizes
     routing: Routing = "shifted"

@@ -1,6 +1,7 @@
 """Select-and-merge against its definition, and against time: nothing later may move what came before."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,8 @@ def compact_turn(width):
         (Sizes(region=4, top=8, merge=4), 256),
         (Sizes(region=4, top=16, merge=4), 301),
         (Sizes(region=2, top=32, merge=8), 259),
+        (Sizes(region=4, top=8, merge=2, local=1), 131),
+        (Sizes(region=2, top=32, merge=8, local=11), 131),
     ],
 )
 def test_equals_the_definition(sizes, length, routing, eligible):
@@ -61,33 +64,46 @@ def test_equals_the_definition(sizes, length, routing, eligible):
     length=st.integers(1, 150),
     heads=st.sampled_from([(1, 1), (2, 2), (4, 2)]),
     per_key_head=st.booleans(),
+    local=st.integers(0, SMALL.selected),
     seed=st.integers(0, 99),
 )
-def test_equals_the_definition_at_any_length_and_sharing_of_heads(length, heads, per_key_head, seed):
+def test_equals_the_definition_at_any_length_and_sharing_of_heads(length, heads, per_key_head, local, seed):
     q, k, v = make(length, *heads, seed=seed)
-    chosen = choices(q, k, SMALL, per_key_head=per_key_head)
-    expected = attention(q, k, v, SMALL, chosen)
-    torch.testing.assert_close(run(q, k, v, SMALL, per_key_head=per_key_head), expected, rtol=0, atol=1e-12)
+    sizes = replace(SMALL, local=local)
+    chosen = choices(q, k, sizes, per_key_head=per_key_head)
+    expected = attention(q, k, v, sizes, chosen)
+    torch.testing.assert_close(run(q, k, v, sizes, per_key_head=per_key_head), expected, rtol=0, atol=1e-12)
+
+
+def test_nothing_but_local_regions_is_attention_in_a_window_that_moves_by_groups():
+    sizes, (q, k, v) = replace(SMALL, local=SMALL.selected), make(123, heads=2, key_heads=2)
+    places = torch.arange(123)
+    first = ((places - sizes.front) // sizes.group * sizes.group + sizes.group).clamp(min=0)
+    window = (places <= places[:, None]) & (places >= first[:, None])
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=window)
+    torch.testing.assert_close(run(q, k, v, sizes), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("length", [1, 31, 32])
-def test_is_dense_while_the_front_holds_everything(length):
-    q, k, v = make(length)
+@pytest.mark.parametrize("local", [0, 5])
+def test_is_dense_while_the_front_holds_everything(length, local):
+    sizes, (q, k, v) = replace(SMALL, local=local), make(length)
     dense = torch.nn.functional.scaled_dot_product_attention(
         q, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1), is_causal=True
     )
-    torch.testing.assert_close(run(q, k, v, SMALL), dense, rtol=0, atol=1e-14)
+    torch.testing.assert_close(run(q, k, v, sizes), dense, rtol=0, atol=1e-14)
 
 
 def test_the_first_token_behind_the_front_is_routed():
     assert [SMALL.groups(length) for length in (31, 32, 33, 40, 41)] == [0, 0, 1, 1, 2]
 
 
-def test_gradients_equal_those_through_the_definition():
+@pytest.mark.parametrize("sizes", [SMALL, replace(SMALL, local=2)])
+def test_gradients_equal_those_through_the_definition(sizes):
     q, k, v = (x.requires_grad_() for x in make(85, heads=4, key_heads=2))
     weight = torch.randn(1, 4, 85, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    expected = torch.autograd.grad((attention(q, k, v, SMALL, choices(q, k, SMALL)) * weight).sum(), (q, k, v))
-    found = torch.autograd.grad((run(q, k, v, SMALL) * weight).sum(), (q, k, v))
+    expected = torch.autograd.grad((attention(q, k, v, sizes, choices(q, k, sizes)) * weight).sum(), (q, k, v))
+    found = torch.autograd.grad((run(q, k, v, sizes) * weight).sum(), (q, k, v))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
@@ -117,13 +133,14 @@ def test_compact_positions_stay_below_the_front_whatever_the_length():
 
 
 @pytest.mark.parametrize("changed", ["q", "k", "v"])
-def test_nothing_later_moves_an_earlier_output_by_a_bit(changed):
+@pytest.mark.parametrize("sizes", [SMALL, replace(SMALL, local=3)])
+def test_nothing_later_moves_an_earlier_output_by_a_bit(changed, sizes):
     tensors = dict(zip("qkv", make(120), strict=True))
-    before = run(**tensors, sizes=SMALL)
+    before = run(**tensors, sizes=sizes)
     for t in (33, 38, 39, 40, 64, 100, 119):
         other = {**tensors, changed: tensors[changed].clone()}
         other[changed][:, :, t:] += torch.randn(other[changed][:, :, t:].shape, dtype=torch.float64)
-        assert torch.equal(run(**other, sizes=SMALL)[:, :, :t], before[:, :, :t])
+        assert torch.equal(run(**other, sizes=sizes)[:, :, :t], before[:, :, :t])
 
 
 def test_lookahead_lets_a_later_query_choose():
@@ -208,11 +225,18 @@ def test_pooling_a_ragged_end_takes_the_mean_of_what_is_there():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [((4, 9, 2), "multiple"), ((4, 2, 2), "larger"), ((0, 8, 2), "at least 1")]
+    ("values", "message"),
+    [
+        ((4, 9, 2, 0), "multiple"),
+        ((4, 2, 2, 0), "larger"),
+        ((0, 8, 2, 0), "at least 1"),
+        ((4, 8, 2, 7), r"between 0 and the 6 regions .* \(top 8 - merge 2\)"),
+        ((4, 8, 2, -1), "between 0 and"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused_in_one_line(values, message):
     with pytest.raises(MethodError, match=message):
-        Sizes(**dict(zip(("region", "top", "merge"), values, strict=True)))
+        Sizes(**dict(zip(("region", "top", "merge", "local"), values, strict=True)))
 
 
 def test_a_choice_that_all_members_agree_on_is_ranked_deep_enough():

@@ -42,10 +42,12 @@ def rotated(x: Tensor, positions: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("routing", ["shifted", "lookahead"])
 @pytest.mark.parametrize("eligible", ["draft", "before_group"])
-@pytest.mark.parametrize("route_heads", ["query", "kv"])
-def test_what_is_seen_is_what_the_list_based_definition_chooses(routing: str, eligible: str, route_heads: str) -> None:
+@pytest.mark.parametrize(("route_heads", "local"), [("query", 0), ("kv", 0), ("query", 1)])
+def test_what_is_seen_is_what_the_list_based_definition_chooses(
+    routing: str, eligible: str, route_heads: str, local: int
+) -> None:
     q, k, _ = make(29)
-    method = small(routing=routing, eligible=eligible, route_heads=route_heads)
+    method = small(routing=routing, eligible=eligible, route_heads=route_heads, local=local)
     options = {"routing": routing, "eligible": eligible, "per_key_head": route_heads == "kv"}
     chosen = choices(q, k, method.sizes(), **options)
     seen = method.seen(q, k)
@@ -59,9 +61,10 @@ def test_what_is_seen_is_what_the_list_based_definition_chooses(routing: str, el
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
-def test_the_reference_and_the_fast_form_equal_the_definition(positions: str) -> None:
+@pytest.mark.parametrize("local", [0, 1])
+def test_the_reference_and_the_fast_form_equal_the_definition(positions: str, local: int) -> None:
     q, k, v = make(29)
-    method = small(positions=positions)
+    method = small(positions=positions, local=local)
     place = torch.arange(29)
     turned = [rotated(q, place), rotated(k, place)]
     chosen = choices(*(turned if positions == "all" else (q, k)), method.sizes())
@@ -137,6 +140,7 @@ def test_what_it_cannot_do_is_refused_with_the_reason() -> None:
         ({"top": 9}, "must be a multiple of merge"),
         ({"merge": 4}, "and larger: nothing is selected"),
         ({"region": 0}, "at least 1"),
+        ({"local": 3}, "between 0 and the 2 regions"),
         ({"routing": "ahead"}, "'shifted' or 'lookahead'"),
         ({"positions": "none"}, "'all' or 'selected' or 'selected_absolute'"),
     ):

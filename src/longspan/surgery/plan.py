@@ -234,7 +234,9 @@ def _what_is_seen(selection: Selection, rule: RegionRule | None, window: Window)
     front = format_length(rule.sizes.front)
     if window.target_length <= rule.sizes.front:
         return f"without effect: up to {front} tokens are attended densely"
-    detail = f"{front} keys a query, all of them up to {front} tokens"
+    near = rule.sizes.local * rule.sizes.region
+    always = f" (the {format_length(near)} before its group in any case)" if near else ""
+    detail = f"{front} keys a query{always}, all of them up to {front} tokens"
     return detail if rule.routing == "shifted" else f"{detail}; looks ahead, so its losses and perplexities say nothing"
 
 
