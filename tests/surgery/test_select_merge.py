@@ -177,6 +177,17 @@ def test_a_cache_of_fixed_size_serves_and_others_are_refused() -> None:
 
 
 @torch.no_grad()
+def test_room_of_a_cache_that_nothing_fills_yet_is_never_read() -> None:
+    model, tokens = extended(spelled(local=1)), ids(length=60)
+    cache = StaticCache(config=model.config, max_cache_len=80)
+    first = read(model, tokens[:, :37], [37], cache)
+    for layer in cache.layers:
+        layer.keys[:, :, 37:] = layer.values[:, :, 37:] = torch.nan
+    found = torch.cat((first, read(model, tokens[:, 37:], [10], cache)), dim=1)
+    assert logit_distance(found, logits(model, tokens)) < 1e-9
+
+
+@torch.no_grad()
 def test_packed_documents_and_padding_between_tokens_are_refused() -> None:
     model, tokens = extended(), ids(rows=1, length=40)
     with pytest.raises(MethodError, match="packed documents and other masks"):
