@@ -101,7 +101,9 @@ class Slots:
 
     def selects(self, training: bool) -> bool:
         """Whether queries see less than all of the past, in training or in use."""
-        return self.selection is not None and (training or not self.selection.only_trains())
+        if not isinstance(self.selection, PartSelection | RegionSelection):
+            return False
+        return training or not self.selection.only_trains()
 
     def for_local(self) -> Slots:
         """Those for a layer that sees a window of the past only: nothing it sees is far."""

@@ -98,7 +98,7 @@ Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Selection(Method):
-    """Slot S(i): the keys that a query sees by their place in storage, causality included."""
+    """Slot S(i): the keys that a query sees, by their place in storage, causality included; all, but for subclasses."""
 
     __slots__ = ()
 

@@ -41,10 +41,7 @@ def takes_chunks(model: PreTrainedModel) -> bool:
         kinds = [rope, *(part for part in rope.values() if isinstance(part, dict))]
         return not any(kind.get("rope_type") in _FOLLOWING_ROPE for kind in kinds)
     used = [rotary.slots for rotary in rotaries] + [rotary.local.slots for rotary in rotaries if rotary.local]
-    return all(
-        slots.bands is None and slots.bias is None and (slots.selection is None or not slots.selects(training=False))
-        for slots in used
-    )
+    return all(slots.bands is None and slots.bias is None and not slots.selects(training=False) for slots in used)
 
 
 def saves_memory(model: PreTrainedModel) -> bool:

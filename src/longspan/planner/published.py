@@ -53,6 +53,7 @@ PUBLISHED: Mapping[str, Published] = {
         tokens="82M",
         source="arXiv:2410.04211, its abstract alone: tuned on 5000 windows of 16k, read 1M; no table was at hand",
     ),
+    "dense": Published(training="none", source="arXiv:2410.04211, 2309.12307: lengthens nothing, undoes a selection"),
     "dual_chunk": Published(
         training="none",
         untrained=20,

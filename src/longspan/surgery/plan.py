@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from longspan.equation import Method, Selection, Slots, Window, fill_slots
+from longspan.equation import Method, PartSelection, Selection, Slots, Window, fill_slots
 from longspan.errors import CheckpointError, FamilyError, LengthError, MethodError
 from longspan.lengths import format_length, parse_length
 from longspan.regions import RegionRule
@@ -146,7 +146,7 @@ def plan(
     if slots.bands is not None and kernel not in BIAS_KERNELS:
         name = type(slots.bands).__name__
         raise MethodError(f"{name} has a kernel of its own, which takes the masks of eager or sdpa, not of '{kernel}'")
-    if slots.selection is not None and kernel not in BIAS_KERNELS:
+    if slots.selects(training=True) and kernel not in BIAS_KERNELS:
         name = type(slots.selection).__name__
         raise MethodError(f"{name} attends by parts, which '{kernel}' attention cannot: use eager or sdpa")
     local = local_terms(model.config, together, window)
@@ -230,7 +230,8 @@ def _changes(
 
 def _what_is_seen(selection: Selection, rule: RegionRule | None, window: Window) -> str:
     if rule is None:
-        return "in training only" if selection.only_trains() else ""
+        everything = "" if isinstance(selection, PartSelection) else "all that came before"
+        return "in training only" if selection.only_trains() else everything
     front = format_length(rule.sizes.front)
     if window.target_length <= rule.sizes.front:
         return f"without effect: up to {front} tokens are attended densely"
