@@ -7,7 +7,7 @@ import torch
 
 @torch.no_grad()
 def choices(q, k, sizes, *, routing="shifted", eligible="draft", per_key_head=False):
-    """`[batch][head][group]` -> the selected region ids: the nearest, then as they were found."""
+    """`[batch][head][group]` -> the selected region ids: those seen in any case, then as they were found."""
     batch, heads, length, _ = q.shape
     share = heads // k.shape[1]
     result = []
@@ -42,9 +42,9 @@ def _choices_of_head(query, key, sizes, length, routing, eligible):
             last = i - sizes.merge if eligible == "draft" else start - 1
             last = min(last, start - sizes.local - 1)
             asked = mean(query, router)
-            scores = {j: float(asked @ mean(key, j)) for j in range(last + 1)}
+            scores = {j: float(asked @ mean(key, j)) for j in range(sizes.sinks, last + 1)}
             rankings.append(sorted(scores, key=lambda j: -scores[j]))
-        found = dict.fromkeys(range(start - sizes.local, start))
+        found = dict.fromkeys([*range(sizes.sinks), *range(start - sizes.local, start)])
         for rank in range(regions):
             for ranking in rankings:
                 if rank < len(ranking):

@@ -25,6 +25,8 @@ class Sizes:
     """Regions of queries that share one choice."""
     local: int = 0
     """Regions just before a group that it always attends to; what is left of its share it chooses."""
+    sinks: int = 0
+    """Regions at the very beginning that every group attends to as well."""
 
     def __post_init__(self) -> None:
         if min(self.region, self.top, self.merge) < 1:
@@ -33,16 +35,21 @@ class Sizes:
             raise MethodError(
                 f"top {self.top} must be a multiple of merge {self.merge}, and larger: nothing is selected"
             )
-        if not 0 <= self.local <= self.selected:
+        if min(self.local, self.sinks) < 0 or self.free < 0:
             raise MethodError(
-                f"local {self.local} must lie between 0 and the {self.selected} regions of the past that a group sees "
-                f"(top {self.top} - merge {self.merge})"
+                f"local {self.local} and sinks {self.sinks} must lie between 0 and the {self.selected} regions of the "
+                f"past that a group sees (top {self.top} - merge {self.merge}), both together too"
             )
 
     @property
     def selected(self) -> int:
         """Regions of the past that a group attends to (K)."""
         return self.top - self.merge
+
+    @property
+    def free(self) -> int:
+        """How many of them it chooses."""
+        return self.selected - self.local - self.sinks
 
     @property
     def group(self) -> int:
@@ -60,8 +67,8 @@ class Sizes:
 
 
 class RegionRule(NamedTuple):
-    """What a group of queries attends to, beside itself: regions of the past that pooled queries choose, and the
-    `sizes.local` just before it."""
+    """What a group of queries attends to, beside itself: regions of the past that pooled queries choose, the
+    `sizes.local` just before it, and the first `sizes.sinks`."""
 
     sizes: Sizes
     routing: Routing = "shifted"

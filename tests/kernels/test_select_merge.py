@@ -48,7 +48,7 @@ def compact_turn(width):
         (Sizes(region=4, top=16, merge=4), 301),
         (Sizes(region=2, top=32, merge=8), 259),
         (Sizes(region=4, top=8, merge=2, local=1), 131),
-        (Sizes(region=2, top=32, merge=8, local=11), 131),
+        (Sizes(region=2, top=32, merge=8, local=11, sinks=3), 131),
     ],
 )
 def test_equals_the_definition(sizes, length, routing, eligible):
@@ -80,7 +80,9 @@ def cuts(draw):
     """Any way to cut a sequence, how groups choose in it, and a length that holds a few groups, odd ones too."""
     merge = draw(st.integers(1, 3))
     top = merge * draw(st.integers(2, 4))
-    sizes = Sizes(region=draw(st.integers(1, 4)), top=top, merge=merge, local=draw(st.integers(0, top - merge)))
+    local = draw(st.integers(0, top - merge))
+    sinks = draw(st.integers(0, top - merge - local))
+    sizes = Sizes(region=draw(st.integers(1, 4)), top=top, merge=merge, local=local, sinks=sinks)
     options = {
         "routing": draw(st.sampled_from(["shifted", "lookahead"])),
         "eligible": draw(st.sampled_from(["draft", "before_group"])),
@@ -201,7 +203,7 @@ def test_compact_positions_stay_below_the_front_whatever_the_length():
 
 
 @pytest.mark.parametrize("changed", ["q", "k", "v"])
-@pytest.mark.parametrize("sizes", [SMALL, replace(SMALL, local=3)])
+@pytest.mark.parametrize("sizes", [SMALL, replace(SMALL, local=3, sinks=1)])
 def test_nothing_later_moves_an_earlier_output_by_a_bit(changed, sizes):
     tensors = dict(zip("qkv", make(120), strict=True))
     before = run(**tensors, sizes=sizes)

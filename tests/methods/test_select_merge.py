@@ -61,10 +61,10 @@ def test_what_is_seen_is_what_the_list_based_definition_chooses(
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("local", [0, 1])
-def test_the_reference_and_the_fast_form_equal_the_definition(positions: str, local: int) -> None:
+@pytest.mark.parametrize("always", [{}, {"local": 1}, {"top": 6, "local": 1, "sinks": 1}])
+def test_the_reference_and_the_fast_form_equal_the_definition(positions: str, always: dict[str, int]) -> None:
     q, k, v = make(29)
-    method = small(positions=positions, local=local)
+    method = small(positions=positions, **always)
     place = torch.arange(29)
     turned = [rotated(q, place), rotated(k, place)]
     chosen = choices(*(turned if positions == "all" else (q, k)), method.sizes())

@@ -65,7 +65,9 @@ def test_decoding_and_chunks_equal_one_pass(positions: str, before: str) -> None
 def test_any_chunking_equals_one_pass(
     pieces: list[int], length: int, route_heads: str, eligible: str, region: int, local: int
 ) -> None:
-    method = ls.SelectMerge(region=region, top=6, merge=3, route_heads=route_heads, eligible=eligible, local=local)
+    method = ls.SelectMerge(
+        region=region, top=6, merge=3, route_heads=route_heads, eligible=eligible, local=local, sinks=(3 - local) // 2
+    )
     model = make_model("llama").double()
     ls.extend(model, method)
     while sum(pieces) > length:
@@ -269,6 +271,7 @@ def test_the_plan_says_what_is_seen_and_when_the_method_has_no_effect() -> None:
         "model.layers.0.self_attn.selection <- SelectMerge (16 keys a query, all of them up to 16 tokens)"
     )
     assert "16 keys a query (the 4 before its group in any case)" in ls.plan(model, spelled(local=2)).changes[0].detail
+    assert "(the first 2 and the 4 before its" in ls.plan(model, spelled(local=2, sinks=1)).changes[0].detail
     assert "looks ahead" in ls.plan(model, spelled(routing="lookahead")).changes[0].detail
     assert "without effect" in ls.plan(model, "select_merge").changes[0].detail
     with pytest.raises(FamilyError, match="none sees far enough for SelectMerge to act"):

@@ -4,8 +4,8 @@ Source    arXiv:2410.04211 for the idea; the first author's draft code for the s
 Checked   a slow list-based definition in float64, gradients through it; q, k and v perturbed behind a token
 
 Regions are runs of `region` tokens, a group is `merge` regions of queries that share one set of keys: `top - merge`
-regions of the past, the last `local` and those picked by pooled q . pooled k, and the group itself. The first `top`
-regions attend densely.
+regions of the past (the first `sinks`, the last `local`, and those picked by pooled q . pooled k), and the group
+itself. The first `top` regions attend densely.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def select_regions(
     """Ids of the K regions of the past that each group behind the front attends to, ascending.
 
     Every member of a group ranks the regions by pooled q . pooled k; the ranks are read in turn (all members' first
-    choice, then all second ones, ...) and the first K distinct regions stay. The last `local` before the group are in
-    any case among the K, and not in the ranks.
+    choice, then all second ones, ...) and the first distinct regions stay. The first `sinks` and the last `local`
+    before the group are in any case among the K, and not in the ranks.
 
     Args:
         routing: `shifted` asks the group before, so that no future token chooses; `lookahead` asks the group itself,
@@ -137,8 +137,9 @@ def _choices(
     first = sizes.top + groups.start * merge
     begins = first + torch.arange(count, device=keys.device)[:, None] * merge
     nearest = (begins - sizes.local + torch.arange(sizes.local, device=keys.device)).expand(*keys.shape[:2], -1, -1)
-    if sizes.local == sizes.selected:
-        return nearest
+    sinks = torch.arange(sizes.sinks, device=keys.device).expand(*nearest.shape[:3], -1)
+    if not sizes.free:
+        return torch.cat((sinks, nearest), dim=-1)
     start = first if routing == "lookahead" else first - merge
     routers = queries[:, :, start - behind : start - behind + count * merge]
     scores = routers @ keys[:, :, : first + (count - 1) * merge].transpose(-1, -2)
@@ -149,12 +150,13 @@ def _choices(
     certain = first - max(merge, sizes.local)  # what lies before it all may choose
     column = torch.arange(certain, scores.shape[-1], device=scores.device)
     scores[..., certain:].masked_fill_(column >= end[..., None], -math.inf)
+    scores[..., : sizes.sinks] = -math.inf
     absent = None
     if routing == "lookahead" and lengths is not None:  # members made of padding alone have nothing to say
         absent = (start + members) * sizes.region >= lengths[:, None]
         absent[:, 0] = False  # a group that is all padding chooses something, whatever
-    # what is chosen lies before what is near, so that all stay ascending
-    return torch.cat((_fair_union(scores, sizes.selected - sizes.local, absent), nearest), dim=-1)
+    # what is chosen lies between the beginning and what is near, so that all stay ascending
+    return torch.cat((sinks, _fair_union(scores, sizes.free, absent), nearest), dim=-1)
 
 
 def _fair_union(scores: Tensor, wanted: int, absent: Tensor | None) -> Tensor:

@@ -235,8 +235,9 @@ def _what_is_seen(selection: Selection, rule: RegionRule | None, window: Window)
     front = format_length(rule.sizes.front)
     if window.target_length <= rule.sizes.front:
         return f"without effect: up to {front} tokens are attended densely"
-    near = rule.sizes.local * rule.sizes.region
-    always = f" (the {format_length(near)} before its group in any case)" if near else ""
+    near, first = (format_length(count * rule.sizes.region) for count in (rule.sizes.local, rule.sizes.sinks))
+    parts = [f"the first {first}"] * bool(rule.sizes.sinks) + [f"the {near} before its group"] * bool(rule.sizes.local)
+    always = f" ({' and '.join(parts)} in any case)" if parts else ""
     detail = f"{front} keys a query{always}, all of them up to {front} tokens"
     return detail if rule.routing == "shifted" else f"{detail}; looks ahead, so its losses and perplexities say nothing"
 

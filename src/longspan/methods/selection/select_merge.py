@@ -3,14 +3,15 @@
 Formula   regions of s tokens; the first c of them attend densely. Behind, m regions of queries form a group g. Each of
           its members ranks earlier regions by mean(q) . mean(k); read rank by rank, the first c - m distinct ones are
           what the whole group sees of the past, beside its own tokens up to the query: c s keys, whatever the length.
-          With local=w the last w regions before the group are always among them
+          With local=w the last w regions before the group are always among them, with sinks=w the first w of all
 Source    arXiv:2410.04211, its abstract; the steps from the first author's draft code (fisalt/MS-Attention_draft)
 Differs   routing="shifted" asks the queries of group g - 1: exactly causal, so it decodes. The draft asks those of g
           itself (routing="lookahead", UNSAFE: up to m s - 1 future tokens choose what is seen, and a loss or perplexity
           measured with it says nothing; for comparisons alone, it cannot decode). The dedup is stable, the ragged last
           group is routed as the others, padding lies on the right. positions="selected" and "selected_absolute" are our
-          reading of the abstract ("position encoding only on the selected tokens"), which no code shows. local is ours:
-          in the draft no query is sure of its nearest past, and models that were trained densely rest on it
+          reading of the abstract ("position encoding only on the selected tokens"), which no code shows. Ours
+          too are local and sinks: in the draft no query is sure of its nearest past or of the first tokens, on which
+          models that were trained densely rest
 Checked   a list-based definition in float64, written apart, with gradients; changes of later q, k and v, to the bit;
           token by token against one pass
 Training  fine-tuning or from scratch; beside it a frequency method for a longer window (the authors: crd_ntk)
@@ -51,13 +52,15 @@ class SelectMerge(RegionSelection):
     """One choice for each query head, or one for all that share a key head, by their mean query."""
     local: int = 0
     """w: regions just before a group that it sees in any case, among its c - m of the past; 0 as in the draft."""
+    sinks: int = 0
+    """Regions at the beginning that every group sees in any case, counted among its c - m too; 0 as in the draft."""
 
     def check(self) -> None:
         self.sizes()
 
     def sizes(self) -> Sizes:
         """How a sequence is cut."""
-        return Sizes(region=self.region, top=self.top, merge=self.merge, local=self.local)
+        return Sizes(region=self.region, top=self.top, merge=self.merge, local=self.local, sinks=self.sinks)
 
     def rule(self) -> RegionRule:
         return RegionRule(self.sizes(), self.routing, self.eligible, self.route_heads == "kv", self.positions)
@@ -86,7 +89,7 @@ class SelectMerge(RegionSelection):
         return seen
 
     def _chosen(self, q: Tensor, k: Tensor, group: int) -> list[int]:
-        """The regions that a group attends to, the nearest first, then by rank, for one head: q and k are `T D`."""
+        """The regions that a group attends to in any case, then those by rank, for one head: q and k are `T D`."""
         begin = self.top + group * self.merge
         rankings = []
         for region in range(begin, begin + self.merge):
@@ -94,11 +97,12 @@ class SelectMerge(RegionSelection):
             candidates = begin if self.eligible == "before_group" else region - self.merge + 1
             asked = self._tokens(q, router)
             if len(asked):
-                far = range(min(candidates, begin - self.local))
-                scores = [(asked.mean(0) @ self._tokens(k, j).mean(0)).item() for j in far]
+                far = range(self.sinks, min(candidates, begin - self.local))
+                scores = {j: (asked.mean(0) @ self._tokens(k, j).mean(0)).item() for j in far}
                 rankings.append(sorted(far, key=lambda j: -scores[j]))
         by_rank = [ranking[r] for r in range(begin) for ranking in rankings if r < len(ranking)]
-        return list(dict.fromkeys([*range(begin - self.local, begin), *by_rank]))[: self.top - self.merge]
+        certain = [*range(self.sinks), *range(begin - self.local, begin)]
+        return list(dict.fromkeys([*certain, *by_rank]))[: self.top - self.merge]
 
     def _tokens(self, x: Tensor, region: int) -> Tensor:
         return x[region * self.region : (region + 1) * self.region]
