@@ -82,6 +82,11 @@ class RegionRule(NamedTuple):
     its r-th stands where the r-th token of the sequence stands, under `selected_absolute` where it always stood."""
 
     @property
+    def looks_ahead(self) -> bool:
+        """Whether later tokens decide what a query sees; a group of one token is asked by itself alone."""
+        return self.routing == "lookahead" and self.sizes.group > 1
+
+    @property
     def turns_late(self) -> bool:
         """Whether queries and keys are turned after the choice."""
         return self.positions != "all"

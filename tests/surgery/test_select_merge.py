@@ -209,6 +209,17 @@ def test_routing_that_looks_ahead_reads_in_one_pass_and_does_not_decode() -> Non
         model.generate(tokens, **GREEDY)
 
 
+def test_a_query_that_chooses_for_itself_alone_does_not_look_ahead_and_decodes() -> None:
+    alone = "select_merge(region=1,top=16,merge=1,local=5,sinks=2,routing='lookahead')"
+    model, tokens = extended(alone), ids(length=40)
+    expected = logits(model, tokens)
+    assert "looks ahead" not in ls.plan(make_model("llama"), alone).changes[0].detail
+    for pieces in ([], [30, 1, 5]):
+        assert logit_distance(read(model, tokens, pieces), expected) < 1e-9
+    tokens[:, 30:] = 5
+    assert torch.equal(logits(model, tokens)[:, :30], expected[:, :30])
+
+
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_no_logit_moves_with_a_later_token_by_a_bit(positions: str) -> None:
     model, tokens = extended(spelled(positions=positions), num_hidden_layers=3), ids(rows=1, length=44)

@@ -239,7 +239,7 @@ def _what_is_seen(selection: Selection, rule: RegionRule | None, window: Window)
     parts = [f"the first {first}"] * bool(rule.sizes.sinks) + [f"the {near} before its group"] * bool(rule.sizes.local)
     always = f" ({' and '.join(parts)} in any case)" if parts else ""
     detail = f"{front} keys a query{always}, all of them up to {front} tokens"
-    return detail if rule.routing == "shifted" else f"{detail}; looks ahead, so its losses and perplexities say nothing"
+    return f"{detail}; looks ahead, so its losses and perplexities say nothing" if rule.looks_ahead else detail
 
 
 def _sites(model: PreTrainedModel, family: Family) -> dict[str, nn.Module]:

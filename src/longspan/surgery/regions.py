@@ -129,7 +129,7 @@ def _tokens(site: Site, rule: RegionRule, query: Tensor, key: Tensor, value: Ten
 def _check(rule: RegionRule, name: str, tokens: _Tokens, *, dropout: float = 0.0, **_: Any) -> None:
     if dropout:
         raise MethodError(f"{name} knows no dropout of attention: set attention_dropout to 0 in the model's config")
-    if rule.routing == "lookahead" and tokens.query.shape[2] < tokens.key.shape[2]:
+    if rule.looks_ahead and tokens.query.shape[2] < tokens.key.shape[2]:
         raise MethodError(
             f"{name}(routing='lookahead') chooses by tokens that are not written yet: it cannot decode beyond "
             f"{rule.sizes.front} tokens; take routing='shifted'"

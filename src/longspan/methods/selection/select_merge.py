@@ -42,7 +42,8 @@ class SelectMerge(RegionSelection):
     merge: int = 64
     """m: regions of queries that share one choice."""
     routing: Literal["shifted", "lookahead"] = "shifted"
-    """Whose queries choose: those of the group before, or the group's own as in the draft, which sees the future."""
+    """Whose queries choose: those of the group before, or the group's own as in the draft, which sees the future; not
+    so with region=1 and merge=1, where each query chooses its keys one by one, at the cost of scoring them all."""
     positions: Literal["all", "selected", "selected_absolute"] = "all"
     """Turn before choosing; or choose un-rotated and turn only what was selected: at compact positions below c s,
     whatever the length, or at the original ones."""
