@@ -194,7 +194,7 @@ def _not_in_parts(model: PreTrainedModel) -> str | None:
         return f"{type(slots.bias).__name__} adds a bias, which needs the distances of all pairs"
     if slots.follows_length():
         return f"the frequencies of {type(slots.frequency).__name__} follow the length, and each process sees a part"
-    for method in (slots.selection, slots.bands):
+    for method in (slots.selection if slots.selects(training=True) else None, slots.bands):
         if method is not None:
             return f"{type(method).__name__} attends by parts, which lie across the processes"
     if model.config._attn_implementation != "sdpa":
