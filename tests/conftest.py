@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+# read when triton is imported, which transformers does: without a GPU its kernels are interpreted
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+
 from transformers import PreTrainedModel
 
 VOCAB_SIZE = 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 import longspan as ls
 from longspan.errors import ConfigError, LengthError
+from longspan.kernels.half_width import half_width_attention
+from longspan.surgery import half_width
+from longspan.surgery.growing import GrowingLayer
 from surgery_methods import GROWING, METHODS
 from tolerances import LOGITS, logit_distance
 
@@ -29,6 +33,20 @@ def decoded(model: PreTrainedModel, tokens: torch.Tensor, cache: object, prefill
     parts = [model(tokens[:, :prefill], past_key_values=cache).logits]
     parts += [model(tokens[:, i : i + 1], past_key_values=cache).logits for i in range(prefill, tokens.shape[1])]
     return torch.cat(parts, dim=1)
+
+
+@pytest.fixture(autouse=True)
+def read_turning(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Half-width keys turn while they are read in each step here, and not only in long rows; keys of each such step."""
+    steps: list[int] = []
+
+    def counted(*arguments: torch.Tensor, **settings: object) -> torch.Tensor:
+        steps.append(arguments[1].shape[2])
+        return half_width_attention(*arguments, **settings)
+
+    monkeypatch.setattr(half_width, "FROM", 0)
+    monkeypatch.setattr(half_width, "half_width_attention", counted)
+    return steps
 
 
 @pytest.fixture
@@ -74,6 +92,60 @@ def test_growing_frequencies_find_no_stale_key(methods_text: str, tiny_model: Ma
         with torch.no_grad():
             full = model(ids(), use_cache=False).logits
         assert logit_distance(found[:, -1], full[:, -1]) < LOGITS
+
+
+def test_new_tokens_read_keys_that_nobody_turned(exact: PreTrainedModel, read_turning: list[int]) -> None:
+    decoded(exact, ids(), ls.CollinearCache(exact.config))
+    assert read_turning == [length for length in range(61, 101) for _ in exact.base_model.layers]
+
+
+@torch.no_grad()
+def test_a_few_tokens_at_once_read_them_too(exact: PreTrainedModel, read_turning: list[int]) -> None:
+    cache, tokens = ls.CollinearCache(exact.config), ids()
+    exact(tokens[:, :95], past_key_values=cache)
+    found = exact(tokens[:, 95:], past_key_values=cache).logits
+    assert read_turning == [100, 100]
+    assert logit_distance(found, exact(tokens, use_cache=False).logits[:, 95:]) < LOGITS
+
+
+@pytest.mark.parametrize("other", ["eager", "gradients", "bias of a caller", "full width"])
+def test_whatever_the_kernel_cannot_say_takes_the_usual_way(
+    other: str, tiny_model: Maker, read_turning: list[int]
+) -> None:
+    model = tiny_model("llama")
+    ls.extend(model, "yarn" if other == "full width" else EXACT, target_length=TARGET)
+    if other == "eager":
+        model.set_attn_implementation("eager")
+    tokens, cache = ids(), ls.CollinearCache(model.config)
+    mask = torch.zeros(2, 1, 1, 100) if other == "bias of a caller" else None
+    with torch.set_grad_enabled(other == "gradients"):
+        model(tokens[:, :-1], past_key_values=cache)
+        found = model(tokens[:, -1:], past_key_values=cache, attention_mask=mask).logits
+    assert read_turning == []
+    assert logit_distance(found, model(tokens, use_cache=False).logits[:, -1:]) < LOGITS
+
+
+@torch.no_grad()
+def test_a_step_writes_its_own_token_alone(exact: PreTrainedModel) -> None:
+    cache, tokens = ls.CollinearCache(exact.config), ids()
+    exact(tokens[:, :60], past_key_values=cache)
+    places = [layer.keys.data_ptr() for layer in cache.layers]
+    decoded(exact, tokens[:, 60:], cache, prefill=1)
+    assert [layer.keys.data_ptr() for layer in cache.layers] == places
+    assert all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+
+
+@torch.no_grad()
+def test_caches_that_share_a_beginning_do_not_write_into_each_other(exact: PreTrainedModel) -> None:
+    tokens, shared = ids(), ls.CollinearCache(exact.config)
+    exact(tokens[:, :60], past_key_values=shared)
+    copies = [copy.deepcopy(shared), ls.CollinearCache(exact.config)]
+    for layer, given in zip(copies[1].layers, shared.layers, strict=True):
+        layer.update(given.keys, given.values)
+    for cache in copies:
+        exact(ids(seed=1)[:, :20], past_key_values=cache)
+    found = decoded(exact, tokens[:, 60:], shared, prefill=1)
+    assert logit_distance(found, exact(tokens, use_cache=False).logits[:, 60:]) < LOGITS
 
 
 def test_keys_take_half_the_width_and_three_columns(exact: PreTrainedModel) -> None:

@@ -23,6 +23,7 @@ from longspan.kernels.dense import bias_blocks, pad_value, storage_order
 from longspan.kernels.features import key_features, query_features, rotate_keys, still_queries, turned_keys
 from longspan.surgery.banded import attend_in_bands
 from longspan.surgery.cache import CollinearCache
+from longspan.surgery.half_width import attend_to_half_width
 from longspan.surgery.regions import attend_in_regions
 from longspan.surgery.rotary import Rotation
 from longspan.surgery.site import ATTRIBUTE, Site, with_positions, without_positions
@@ -82,6 +83,9 @@ def attend(
         return attend_in_regions(site, module, query, key, value, attention_mask, interface, longspan, **kwargs)
     if longspan.tau is not None:  # here, where the part of a head that passes RoPE by is with the rest in every family
         query = (query * longspan.tau[:, None, :, None]).to(query.dtype)
+    output = attend_to_half_width(site, module, query, key, value, attention_mask, longspan, **kwargs)
+    if output is not None:
+        return output, None
     padded, width = pad_value(query, value)
     output, weights = _attended(site, module, query, key, padded, attention_mask, interface, longspan, **kwargs)
     # servers have functions that return heads side by side: cut nothing where nothing was added

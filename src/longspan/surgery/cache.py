@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedConfig, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from longspan.errors import ConfigError, LengthError
+from longspan.surgery.growing import GrowingLayer
 
 
 class CollinearCache(Cache):
@@ -17,7 +19,10 @@ class CollinearCache(Cache):
     frequencies that change (`dynamic_ntk` does so in any cache). Cropping, reordering and repeating rows are the
     library's own.
 
-    The price is a rotation of all cached keys at each step, `O(S D)`, and a temporary of that size.
+    Half-width keys turn while a step of a few tokens reads them, and none is written turned; keys of full width, long
+    prompts, attention implementations other than sdpa, and masks that are not of true and false are turned as a whole
+    first: `O(S D)`, and a temporary of that size. Layers that grow keep an eighth of their length to spare, so that a
+    step copies nothing.
     """
 
     def __init__(self, config: PreTrainedConfig, *, max_length: int | None = None, offloading: bool = False) -> None:
@@ -39,4 +44,7 @@ class CollinearCache(Cache):
         made = (
             DynamicCache(config=config) if max_length is None else StaticCache(config=config, max_cache_len=max_length)
         )
-        super().__init__(layers=made.layers, offloading=offloading)
+        layers = made.layers
+        if not offloading:  # layers that come and go would leave their rooms behind
+            layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in layers]
+        super().__init__(layers=layers, offloading=offloading)

@@ -12,6 +12,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, StaticLayer
 
 from longspan.errors import MethodError
 from longspan.regions import Sizes
+from longspan.surgery.growing import GrowingLayer
 
 GROUPS = 2
 """Groups whose queries are kept: one chooses for the group that follows, one more can be cut back into."""
@@ -68,17 +69,26 @@ class GrowingRegionLayer(_Remembers, DynamicLayer):
     """transformers' growing layer that remembers choices."""
 
 
+class RoomyRegionLayer(_Remembers, GrowingLayer):
+    """A layer that grows in place and remembers choices."""
+
+
 class StaticRegionLayer(_Remembers, StaticLayer):
     """transformers' layer of fixed size that remembers choices; how full it is decides what is computed."""
 
     is_compileable = False
 
 
-REMEMBERING: dict[type, type] = {DynamicLayer: GrowingRegionLayer, StaticLayer: StaticRegionLayer}
-"""Layers of transformers, and what they become."""
+REMEMBERING: dict[type, type] = {
+    DynamicLayer: GrowingRegionLayer,
+    GrowingLayer: RoomyRegionLayer,
+    StaticLayer: StaticRegionLayer,
+}
+"""Layers, and what they become."""
+RegionLayer = GrowingRegionLayer | RoomyRegionLayer | StaticRegionLayer
 
 
-def region_layer(cache: Cache, index: int, method: str) -> GrowingRegionLayer | StaticRegionLayer:
+def region_layer(cache: Cache, index: int, method: str) -> RegionLayer:
     """The layer of a cache, made one that remembers.
 
     Raises:
@@ -87,7 +97,7 @@ def region_layer(cache: Cache, index: int, method: str) -> GrowingRegionLayer | 
     layer = cache.layers[index]
     if type(layer) in REMEMBERING:
         layer.__class__ = REMEMBERING[type(layer)]
-    if not isinstance(layer, GrowingRegionLayer | StaticRegionLayer):
+    if not isinstance(layer, RegionLayer):
         raise MethodError(
             f"{method} keeps its choices in a cache that grows or is of fixed size, not in a {type(layer).__name__}: "
             "use transformers' DynamicCache"

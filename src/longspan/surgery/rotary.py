@@ -13,6 +13,7 @@ from transformers import Cache
 
 from longspan.equation import Band, Slots, Window
 from longspan.errors import MethodError
+from longspan.kernels.half_width import KeyTurns
 from longspan.rotation import Start, rotation_tables
 
 
@@ -27,6 +28,8 @@ class Rotation(NamedTuple):
     omega: Float[Tensor, "*B F"]
     key_tables: dict[int, tuple[Tensor, Tensor]]
     """cos and sin of all cached keys, by their number: made by the first layer that needs them, for all."""
+    key_turns: dict[tuple[int, int], KeyTurns]
+    """The same for keys that turn while they are read, by their number and the mask over them."""
     start: Start | None = None
     """Positions that turn at a speed of their own."""
     bands: tuple[Band, ...] = ()
@@ -107,7 +110,9 @@ class LongspanRotary(nn.Module):
         tau = None if slots.scale is None else slots.scale.scale(window, position_ids).to(dtype)
         start = slots.start(window)
         bands = () if slots.bands is None else slots.bands.bands(window)
-        return Rotation(*rotation_tables(omega, position_ids, dtype, start), tau, position_ids, omega, {}, start, bands)
+        return Rotation(
+            *rotation_tables(omega, position_ids, dtype, start), tau, position_ids, omega, {}, {}, start, bands
+        )
 
     def _in_training(self, position_ids: Tensor) -> TrainingStep:
         """The positions given for this pass, in place of those that the masks are made from."""

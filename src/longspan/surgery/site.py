@@ -62,9 +62,20 @@ def with_positions(key: Tensor, positions: Tensor, rest: int) -> Tensor:
 
 def without_positions(key: Tensor, rest: int) -> tuple[Tensor, Tensor]:
     """The inverse of `with_positions`."""
-    end = key.shape[-1] - rest
-    turning, digits, passing = key.tensor_split((end - POSITION_COLUMNS, end), dim=-1)
-    high, middle, low = digits[:, 0].long().unbind(-1)
+    turning, digits, passing = split_key(key, rest)
     # a kernel that takes a mask wants rows that start on an even address
     bare = torch.cat((turning, passing), dim=-1) if rest else turning.contiguous()
-    return bare, (high << 16) + (middle << 8) + low
+    return bare, positions_of(digits)
+
+
+def split_key(key: Tensor, rest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The part of cached keys that turns, the digits of their positions, and what passes: views."""
+    end = key.shape[-1] - rest
+    turning, digits, passing = key.tensor_split((end - POSITION_COLUMNS, end), dim=-1)
+    return turning, digits, passing
+
+
+def positions_of(digits: Tensor) -> Tensor:
+    """Positions `B S` from their digits `B G S 3`, which all heads share."""
+    high, middle, low = digits[:, 0].long().unbind(-1)
+    return (high << 16) + (middle << 8) + low
