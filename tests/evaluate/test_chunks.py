@@ -42,6 +42,40 @@ def test_chunks_of_any_size_equal_one_forward(family: str, size: int, tiny_model
         assert torch.equal(in_one(model), expected)  # nothing stays behind
 
 
+@torch.no_grad()
+def test_behind_context_that_is_only_stored_stands_what_one_forward_gives(
+    family: str, tiny_model: Callable[[str], PreTrainedModel]
+):
+    model = tiny_model(family)
+    if takes_chunks(model):
+        expected = in_one(model)[:, 100:]
+        with attending_to_cache(model, LENGTH):
+            parts = list(hidden_in_chunks(model, ROWS, 64, first=100))
+        assert [start for start, _ in parts] == [100]
+        torch.testing.assert_close(parts[0][1], expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@torch.no_grad()
+def test_the_last_layer_makes_nothing_of_stored_context(
+    tiny_model: Callable[[str], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+):
+    model = ls.extend(tiny_model("llama"), "yarn", target_length=256).model
+    row, column = torch.tensor([0, 1, 1]), torch.tensor([101, 120, 149])
+    expected = forward.score(model, ROWS, row, column)
+    monkeypatch.setattr(forward, "_LONG", LENGTH)
+    tokens = {"first": 0, "last": 0}
+    for place, layer in (("first", 0), ("last", -1)):
+
+        def count(_: object, inputs: tuple[torch.Tensor], __: object, place: str = place) -> None:
+            tokens[place] += inputs[0].shape[1]
+
+        model.get_decoder().layers[layer].mlp.register_forward_hook(count)
+    found = forward.score(model, ROWS, row, column)
+    assert tokens == {"first": LENGTH, "last": LENGTH - 100}
+    torch.testing.assert_close(found.nll, expected.nll, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found.choice, expected.choice)
+
+
 @pytest.mark.parametrize(
     "methods",
     ["dynamic_ntk(factor=4)", "coca", "coca+dynamic_ntk(factor=4)", "ntk+log_n", "pope", "long_rope(start_tokens=4)"],

@@ -108,7 +108,7 @@ def test_bits_per_byte_count_the_bytes_of_the_scored_tokens(tiny_model: Tiny) ->
 def test_logits_never_exist_for_more_positions_than_a_chunk(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = tiny_model("llama"), documents(300)
     whole = perplexity(model, ids, lengths=[128], variant="all", **COLUMNS)
-    monkeypatch.setattr(forward_module, "_LOGIT_ELEMENTS", 128 * 10)
+    monkeypatch.setitem(forward_module._LOGIT_ELEMENTS, "cpu", 128 * 10)
     seen: list[int] = []
     model.lm_head.register_forward_hook(lambda _module, _inputs, output: seen.append(output.numel()))
     chunked = perplexity(model, ids, lengths=[128], variant="all", **COLUMNS)

@@ -12,7 +12,7 @@ from conftest import make_model
 from longspan.data.tokenizer import train_tokenizer
 from longspan.evaluate.answering import answer_all, shares
 from longspan.evaluate.frame import Frame
-from longspan.evaluate.prefix import PrefixReader, can_share, reading_order
+from longspan.evaluate.prefix import can_share, reading_in_turn, reading_order
 from longspan.evaluate.task import Place, Sample
 from longspan.evaluate.tasks import all_tasks
 from longspan.evaluate.words import paragraph
@@ -54,14 +54,35 @@ def test_answers_are_those_of_prompts_read_afresh(tokenizer: PreTrainedTokenizer
 
 def test_a_depth_grid_reads_its_common_text_once(tokenizer: PreTrainedTokenizerFast) -> None:
     model, samples = model_of(tokenizer), grid(tokenizer)
-    reader = PrefixReader(model)
-    with torch.no_grad():
+    with torch.no_grad(), reading_in_turn(model, 300) as reader:
         for number in reading_order(samples):
             reader.force(samples[number])
     rows = {tuple([*sample.prompt_ids, *sample.answer_ids][:end]) for sample in samples for end in range(1, 301)}
     # the nodes of the tree of beginnings, and the last token of a prompt again where its answer alone is new
     assert len(rows) <= reader.read <= len(rows) + len(samples)
     assert reader.read < 0.8 * 300 * len(samples)
+
+
+def test_a_model_that_never_stops_is_cut_at_the_tokens_of_the_task(tokenizer: PreTrainedTokenizerFast) -> None:
+    model, samples, task = model_of(tokenizer), grid(tokenizer), all_tasks()["needle"]
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    made = []
+    generate = model.generate
+    model.generate = lambda *inputs, **settings: made.append(generate(*inputs, **settings)) or made[-1]
+    for reuse in (False, True):
+        answer_all(model, tokenizer, task, samples, decoding="generate", reuse=reuse)
+    assert [rows.shape[1] for rows in made] == [
+        max(len(sample.prompt_ids) + task.new_tokens(sample) for sample in samples)
+    ] * len(made)
+
+
+def test_on_a_processor_long_prompts_are_read_in_turn(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = model_of(tokenizer)
+    assert not shares(model, 512, None, None)
+    assert shares(model, 1024, None, None)
+    extend(model, "alibi", original_length=64, target_length=512)  # needs a mask
+    assert not shares(model, 1024, None, None)
+    assert shares(model, 1024, None, True)
 
 
 @pytest.mark.parametrize("methods", ["dynamic_ntk", "coca+dynamic_ntk", "select_merge(region=4,top=8,merge=2)"])

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from longspan.errors import DataError
 from longspan.evaluate.chunks import attending_to_cache
 from longspan.evaluate.forward import chunk_size, evaluating, frequencies_follow_length, rows_per_batch, score
-from longspan.evaluate.prefix import PrefixReader, can_share, pays, reading_order
+from longspan.evaluate.prefix import can_share, pays, reading_in_turn, reading_order
 from longspan.evaluate.task import Sample, SampleTask
 
 Decoding = Literal["auto", "forced", "generate"]
@@ -89,9 +89,9 @@ def answer_all(
 
 
 def shares(model: PreTrainedModel, length: int, batch_size: int | None, reuse: bool | None) -> bool:
-    """Whether prompts of `length` are read in turn: if asked for, or where one fills a batch, and where it is exact."""
+    """Whether prompts of `length` are read in turn: if asked for, or where it is faster, and where it is exact."""
     if reuse is None:
-        reuse = rows_per_batch(model, length, batch_size) == 1 and pays(model, length)
+        reuse = pays(model, length, rows_per_batch(model, length, batch_size))
     return reuse and can_share(model)
 
 
@@ -103,16 +103,17 @@ def _answer_in_turn(
     decoding: str,
 ) -> list[Answer]:
     """The answers, with one cache for all prompts."""
-    reader, found = PrefixReader(model), {}
-    for number in reading_order(samples):
-        sample = samples[number]
-        loss, choices = reader.force(sample)
-        verdict = None if decoding == "generate" else _read(tokenizer, task, sample, choices, decoding)
-        if verdict is None:
-            limit = task.new_tokens(sample)
-            answer = reader.generate(sample, max_new_tokens=limit, **_greedy(tokenizer))
-            verdict = _whole(task, sample, tokenizer.decode(answer, skip_special_tokens=True))
-        found[number] = Answer(*verdict, loss / task.nll_units(sample))
+    found = {}
+    with reading_in_turn(model, samples[0].length) as reader:
+        for number in reading_order(samples):
+            sample = samples[number]
+            loss, choices = reader.force(sample)
+            verdict = None if decoding == "generate" else _read(tokenizer, task, sample, choices, decoding)
+            if verdict is None:
+                limit = task.new_tokens(sample)
+                answer = reader.generate(sample, max_new_tokens=limit, **_greedy(tokenizer))
+                verdict = _whole(task, sample, tokenizer.decode(answer, skip_special_tokens=True))
+            found[number] = Answer(*verdict, loss / task.nll_units(sample))
     return [found[number] for number in range(len(samples))]
 
 

@@ -1,6 +1,7 @@
 """Inputs that one forward pass cannot hold are read in chunks, each attending to a cache of all before it.
 
-The result is that of one pass: positions go on, and frequencies that follow the length are those of the whole.
+The result is that of one pass: positions go on, and frequencies that follow the length are those of the whole. Of
+tokens whose output nobody asks for, the last layer only stores keys and values.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 
 from longspan.kernels.cached import cached_attention
 from longspan.surgery.families import FAMILIES, PREFIX
@@ -20,8 +22,14 @@ from longspan.surgery.rotary import LongspanRotary, counted
 _NAME = "longspan_cached"
 """Of the attention function. transformers makes no mask for a function that it has no kind of mask for."""
 _IMPLEMENTATIONS = ("eager", "sdpa")
+_STORING: ContextVar[bool] = ContextVar("storing", default=False)
+"""Whether this pass is there for the cache alone."""
 _FOLLOWING_ROPE = ("dynamic", "longrope")
 """rope types of transformers whose cached keys were turned by the frequencies of a shorter length."""
+
+
+class _Stored(Exception):
+    """All layers have stored their keys and values: the rest of this pass is of no use."""
 
 
 def takes_chunks(model: PreTrainedModel) -> bool:
@@ -45,16 +53,16 @@ def takes_chunks(model: PreTrainedModel) -> bool:
 
 
 def saves_memory(model: PreTrainedModel) -> bool:
-    """Whether the cache of all layers is smaller than what one pass without a cache holds of one layer.
+    """Whether the cache of all layers is no larger than what one pass without a cache holds of one layer.
 
     Numbers a token: keys and values of all layers, against three of the MLP's width and four of the model's.
-    With a key head for every query head, or many layers, one pass is the smaller.
+    With a key head for every query head, or many layers, one pass takes less.
     """
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cached: int = 2 * config.num_hidden_layers * heads * head_dim
-    return cached < 3 * config.intermediate_size + 4 * config.hidden_size
+    return cached <= 3 * config.intermediate_size + 4 * config.hidden_size
 
 
 @contextlib.contextmanager
@@ -72,16 +80,34 @@ def attending_to_cache(model: PreTrainedModel, length: int) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def hidden_in_chunks(model: PreTrainedModel, rows: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+def store(model: PreTrainedModel, part: Tensor, cache: Cache) -> None:
+    """Read `part`, token ids `[B, T]`, into `cache`, and leave out what the last layer makes of it.
+
+    To be called inside `attending_to_cache`.
+    """
+    storing = _STORING.set(True)
+    try:
+        model.get_decoder()(input_ids=part, past_key_values=cache, use_cache=True, return_dict=True)
+    except _Stored:
+        return
+    finally:
+        _STORING.reset(storing)
+    raise AssertionError("the last layer attends by another function")
+
+
+def hidden_in_chunks(model: PreTrainedModel, rows: Tensor, size: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
     """The first column of each chunk of `size` tokens, and its last hidden states `[B, size, hidden]`.
 
     To be read inside `attending_to_cache`.
 
     Args:
         rows: token ids, LongTensor [B, T].
+        first: columns before it have no hidden states, and are only stored.
     """
     cache, decoder = DynamicCache(config=model.config), model.get_decoder()
-    for start in range(0, rows.shape[1], size):
+    for start in range(0, first, size):
+        store(model, rows[:, start : min(start + size, first)], cache)
+    for start in range(first, rows.shape[1], size):
         part = rows[:, start : start + size]
         yield start, decoder(input_ids=part, past_key_values=cache, use_cache=True, return_dict=True).last_hidden_state
 
@@ -99,6 +125,8 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """`cached_attention` in the form of transformers' attention functions."""
     assert attention_mask is None, "rows of an input that is read in chunks are full"
+    if _STORING.get() and module.layer_idx == module.config.num_hidden_layers - 1:
+        raise _Stored
     scaling = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     return cached_attention(query, key, value, scaling=scaling, window=sliding_window).transpose(1, 2), None
 

@@ -17,8 +17,9 @@ from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, saves
 from longspan.surgery.families import PREFIX
 from longspan.surgery.rotary import LOCAL, LongspanRotary
 
-_LOGIT_ELEMENTS = 1 << 24
-"""Logits alive at once: 64 MiB in float32, whatever the length and the vocabulary."""
+_LOGIT_ELEMENTS = {"cpu": 1 << 22}
+_LOGIT_ELEMENTS_ACCELERATOR = 1 << 24
+"""Logits alive at once: 64 MiB in float32, whatever the length and the vocabulary; on a processor a quarter."""
 
 _PROBE = 8
 """Tokens whose logits are compared with the model's own."""
@@ -34,6 +35,8 @@ _TOKENS_PER_BATCH = {"cpu": 8192}
 _TOKENS_PER_BATCH_ACCELERATOR = 65536
 _ROW_IN_BATCHES = 4
 """A row longer than so many batches is read in chunks."""
+_LONG = 512
+"""Rows that are worth two passes, one over their context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
     targets = rows[row, column]
     nll = torch.empty(len(targets), dtype=torch.float64)
     choice = torch.empty(len(targets), dtype=torch.long)
-    with _reading(model, rows) as parts:
+    with _reading(model, rows, int(column.min()) - 1) as parts:
         for start, hidden in parts:
             place = column - 1 - start
             here = ((place >= 0) & (place < hidden.shape[1])).nonzero()[:, 0]
@@ -124,20 +127,30 @@ def score(model: PreTrainedModel, rows: Tensor, row: Tensor, column: Tensor) -> 
 
 
 @contextlib.contextmanager
-def _reading(model: PreTrainedModel, rows: Tensor) -> Iterator[Iterator[tuple[int, Tensor]]]:
-    """Stretches of the rows with their last hidden states: first column, and `[B, stretch, hidden]`."""
-    size = chunk_size(model, rows.shape[1])
-    if size is None:
+def _reading(model: PreTrainedModel, rows: Tensor, first: int) -> Iterator[Iterator[tuple[int, Tensor]]]:
+    """Stretches of the rows with their last hidden states, those from column `first` on at least.
+
+    Each with its own first column, and `[B, stretch, hidden]`.
+    """
+    length = rows.shape[1]
+    size = chunk_size(model, length)
+    if size is None and not _stores_context(model, length, first):
         yield iter([(0, model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state)])
         return
-    with attending_to_cache(model, rows.shape[1]):
-        yield hidden_in_chunks(model, rows, size)
+    with attending_to_cache(model, length):
+        yield hidden_in_chunks(model, rows, size or length, first)
+
+
+def _stores_context(model: PreTrainedModel, length: int, first: int) -> bool:
+    """Whether it is faster to store what stands before `first`, without what the last layer would make of it."""
+    return model.device.type == "cpu" and 2 * first >= length >= _LONG and takes_chunks(model) and saves_memory(model)
 
 
 def scores_of(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Scores:
     """Score `targets` [targets], each by the hidden state before it, [targets, hidden]."""
     head = _head(model)
-    chunk = max(1, _LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
+    most = _LOGIT_ELEMENTS.get(hidden.device.type, _LOGIT_ELEMENTS_ACCELERATOR)
+    chunk = max(1, most // model.get_output_embeddings().weight.shape[0])
     nll, choice = [], []
     for start in range(0, len(targets), chunk):
         part = slice(start, start + chunk)

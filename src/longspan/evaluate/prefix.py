@@ -10,22 +10,29 @@ since their caches cannot be cut back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from longspan.data.pieces import common_prefix
+from longspan.evaluate.chunks import attending_to_cache, store, takes_chunks
 from longspan.evaluate.forward import frequencies_follow_length, scores_of
 from longspan.evaluate.sample import Sample
 from longspan.surgery.rotary import LongspanRotary
 
-_CHUNK = 512
-"""Tokens read at once behind cached ones: a longer block spends more on the half of its mask that is empty."""
+_CHUNK = 8192
+"""Tokens read at once behind cached ones."""
+_MASKED_CHUNK = 512
+"""The same where attention needs a mask: a longer block spends more on the half of it that is empty."""
 _WIDTHS = 8
 """On a processor, prompts longer than so many hidden sizes spend their time in masked attention: nothing is gained."""
+_LONG = 1024
+"""On a processor, from so many tokens on rows side by side are no faster than one after another."""
 
 
 def can_share(model: PreTrainedModel) -> bool:
@@ -41,19 +48,36 @@ def _chooses(model: PreTrainedModel) -> bool:
     return any(rotary.slots.region_rule() is not None for rotary in rotaries)
 
 
-def pays(model: PreTrainedModel, length: int) -> bool:
-    """Whether sharing is faster than reading each prompt afresh."""
-    return model.device.type != "cpu" or length <= _WIDTHS * model.config.hidden_size
+def pays(model: PreTrainedModel, length: int, rows: int) -> bool:
+    """Whether sharing is faster than reading prompts of `length` tokens afresh, `rows` at a time."""
+    if model.device.type != "cpu":
+        return rows == 1
+    if takes_chunks(model):
+        return length >= _LONG
+    return rows == 1 and length <= _WIDTHS * model.config.hidden_size
+
+
+@contextlib.contextmanager
+def reading_in_turn(model: PreTrainedModel, length: int) -> Iterator[PrefixReader]:
+    """A reader of prompts of `length` tokens with their answers; `can_share` must hold for `model`."""
+    bare = takes_chunks(model)
+    with attending_to_cache(model, length) if bare else contextlib.nullcontext():
+        yield PrefixReader(model, bare)
 
 
 class PrefixReader:
     """Reads prompts and answers with one cache."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        """Nothing is read yet; `can_share` must hold for `model`."""
+    def __init__(self, model: PreTrainedModel, bare: bool) -> None:
+        """Nothing is read yet.
+
+        Args:
+            bare: whether `model` attends to its cache without a mask.
+        """
         self.model = model
         self.read = 0
         """Tokens computed so far."""
+        self._bare = bare
         self._cache = DynamicCache(config=model.config)
         self._tokens: list[int] = []
 
@@ -62,26 +86,34 @@ class PrefixReader:
         row = [*sample.prompt_ids, *sample.answer_ids]
         start = len(sample.prompt_ids) - 1
         self._cut(min(common_prefix(self._tokens, row), start))
-        hidden = []
-        for first in range(len(self._tokens), len(row), _CHUNK):
-            part = torch.tensor([row[first : first + _CHUNK]], device=self.model.device)
-            output = self.model.get_decoder()(
-                input_ids=part, past_key_values=self._cache, use_cache=True, return_dict=True
-            )
-            hidden.append(output.last_hidden_state[0])
         self.read += len(row) - len(self._tokens)
-        states = torch.cat(hidden)[start - len(row) :]
+        size = _CHUNK if self._bare else _MASKED_CHUNK
+        for first in range(len(self._tokens), start, size):
+            part = self._ids(row[first : min(first + size, start)])
+            if self._bare:
+                store(self.model, part, self._cache)
+            else:
+                self._states(part)
+        states = self._states(self._ids(row[start:]))
         self._tokens = row
         # behind the answer there is no target: any token stands in, and its loss is left out
-        targets = torch.tensor([*sample.answer_ids, 0], device=self.model.device)
-        scores = scores_of(self.model, states, targets)
+        scores = scores_of(self.model, states, self._ids([*sample.answer_ids, 0])[0])
         return float(scores.nll[:-1].sum()), scores.choice.tolist()
+
+    def _ids(self, tokens: Sequence[int]) -> Tensor:
+        return torch.tensor([tokens], device=self.model.device)
+
+    def _states(self, part: Tensor) -> Tensor:
+        """Last hidden states of the next tokens, `[T, hidden]`."""
+        output = self.model.get_decoder()(input_ids=part, past_key_values=self._cache, use_cache=True, return_dict=True)
+        states: Tensor = output.last_hidden_state[0]
+        return states
 
     def generate(self, sample: Sample, **options: Any) -> list[int]:
         """The greedy answer to a prompt that was forced last; `options` go to `generate`."""
         prompt = sample.prompt_ids
         self._cut(len(prompt) - 1)
-        ids = torch.tensor([prompt], device=self.model.device)
+        ids = self._ids(prompt)
         mask = torch.ones_like(ids)
         answer = self.model.generate(ids, attention_mask=mask, past_key_values=self._cache, **options)
         self.read += answer.shape[1] - len(prompt)
