@@ -1,22 +1,29 @@
-"""What evaluation costs: our perplexity against the common loop over windows, our passkey grid against generating each.
+"""What evaluation costs: our perplexity and passkey grid against the common ways, with the same tokens and model.
 
-Both contestants read the same windows or prompts with the same model, and must come to the same numbers. On a processor
-ratios are of its time, as a busy machine would blur any other.
+Perplexity  against the loop over overlapping windows of transformers' guide, and against the rolling log-likelihood of
+            lm-eval, whose windows do not overlap: it is given each window as a document, and both must find one number
+Passkey     a grid of depths and trials against generating each answer from its own prompt: one verdict
+
+On a processor ratios are of its time, as a busy machine would blur any other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.util
+import io
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longspan.bench.paired import ratio, seconds_records, take_turns
+from longspan.bench.paired import left_out, ratio, seconds_records, take_turns
 from longspan.bench.settings import BenchSettings
 from longspan.data.passkey import FILLER, KEY_SENTENCE, QUESTION, TASK
 from longspan.data.tokenizer import train_tokenizer
@@ -24,20 +31,26 @@ from longspan.evaluate import document_nll, make_protocol
 from longspan.evaluate.runner import frame_of, outcomes, places_of
 from longspan.evaluate.task import Bench
 from longspan.evaluate.tasks.passkey import Passkey
-from longspan.evaluate.windows import spans
+from longspan.evaluate.windows import Protocol, spans
 from longspan.records import Record
 from longspan.train.sizes import Size, build_model
 
-WINDOWS = (256, 1024)
+OVERLAPS = {1024: 512, 2048: 256}
+"""Windows, and tokens between them: transformers' guide for GPT-2; papers on long context (PI and YaRN have 256)."""
+ROLLING = 1024
+ROLLING_TASK = "evaluate, rolling"
+LOSS_MODEL = "10m"
+"""Heads of 64; with 32,000 tokens the logits are half of its products, as in small models that people evaluate."""
 VOCABULARY = 32_000
-"""Of models that people evaluate: the logits of a window are most of a small model's work."""
-DOCUMENT = 2048
+WINDOWS = 4
+"""That are read of a document, behind its first ones: in a long document nearly all are such."""
+BOS = 0
 TOLERANCE = 1e-6
 """How far the two losses may be apart, as a share."""
 GRID_LENGTHS = (2048, 8192)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TRIALS = 2
-GRID_MODEL = Size(layers=2, width=64, heads=2, intermediate=128, tied=True)
+GRID_MODEL = Size(layers=4, width=128, heads=2, intermediate=344, tied=True)
 NEW_TOKENS = 10
 TURNS = 3
 
@@ -52,17 +65,37 @@ def evaluation_costs(settings: BenchSettings) -> Iterator[Record]:
 
 
 def _perplexity_costs(settings: BenchSettings) -> Iterator[Record]:
-    model = build_model("llama", "1m", VOCABULARY, 256, 10000.0, "none", 0).to(settings.device).eval()
-    model.config.bos_token_id = 0
-    document = torch.randint(3, VOCABULARY, (DOCUMENT,), generator=torch.Generator().manual_seed(0))
-    document = document.to(settings.device)
-    for length in WINDOWS:
+    model = build_model("llama", LOSS_MODEL, VOCABULARY, 256, 10000.0, "none", 0).to(settings.device).eval()
+    model.config.bos_token_id = BOS
+    generator = torch.Generator().manual_seed(0)
+    for length, stride in OVERLAPS.items():
+        document = torch.randint(3, VOCABULARY, (length + WINDOWS * stride,), generator=generator)
+        document = document.to(settings.device)
+        protocol = make_protocol([length], stride, "matched", None, None)
         calls = {
-            "ours": functools.partial(_ours, model, document, length),
-            "stride loop": functools.partial(_stride_loop, model, document, length),
+            "ours": functools.partial(_ours, model, document, length, protocol),
+            "stride loop": functools.partial(_stride_loop, model, document, length, protocol),
         }
-        assert math.isclose(calls["ours"](), calls["stride loop"](), rel_tol=TOLERANCE), "not the same number"
-        yield from _measured("evaluate, perplexity", calls, length, settings)
+        yield from _same_loss("evaluate, perplexity", calls, length, settings)
+    if importlib.util.find_spec("lm_eval") is None:
+        yield left_out(ROLLING_TASK, "lm-eval", "it is not installed: pip install longspan[lm-eval]", ROLLING)
+        return
+    windows = torch.randint(3, VOCABULARY, (3, ROLLING - 1), generator=generator).to(settings.device)
+    protocol = make_protocol([ROLLING], ROLLING - 1, "all", None, None)
+    calls = {
+        "ours": functools.partial(_ours, model, windows.flatten(), ROLLING, protocol),
+        "lm-eval": functools.partial(_rolling, _harness(model, ROLLING - 1), windows.tolist()),
+    }
+    yield from _same_loss(ROLLING_TASK, calls, ROLLING, settings)
+
+
+def _same_loss(
+    task: str, calls: Mapping[str, Callable[[], float]], length: int, settings: BenchSettings
+) -> Iterator[Record]:
+    """Seconds and ratio, once both have found the same number."""
+    ours, other = (call() for call in calls.values())
+    assert math.isclose(ours, other, rel_tol=TOLERANCE), f"not the same number: {ours} and {other}"
+    yield from _measured(task, calls, length, settings)
 
 
 def _measured(
@@ -79,23 +112,46 @@ def _measured(
     yield ratio(times, *calls).record(task, length)
 
 
-def _ours(model: PreTrainedModel, document: torch.Tensor, length: int) -> float:
-    protocol = make_protocol([length], None, "all", None, None)
+def _ours(model: PreTrainedModel, document: torch.Tensor, length: int, protocol: Protocol) -> float:
     return document_nll(model, document, length=length, protocol=protocol, progress=False).mean
 
 
 @torch.no_grad()
-def _stride_loop(model: PreTrainedModel, document: torch.Tensor, length: int) -> float:
+def _stride_loop(model: PreTrainedModel, document: torch.Tensor, length: int, protocol: Protocol) -> float:
     """One window at a time, labels of -100 before the tokens that count: as in the guide of transformers."""
     total, count = 0.0, 0
-    for span in spans(0, len(document), length, make_protocol([length], None, "all", None, None)):
-        ids = torch.cat([document.new_zeros(1), document[span.start : span.start + length - 1]])[None]
+    for span in spans(0, len(document), length, protocol):
+        ids = torch.cat([document.new_tensor([BOS]), document[span.start : span.start + length - 1]])[None]
         labels = ids.clone()
         labels[:, : span.first - span.start + 1] = -100
         targets = span.last - span.first
         total += float(model(ids, labels=labels, use_cache=False).loss) * targets
         count += targets
     return total / count
+
+
+def _harness(model: PreTrainedModel, length: int) -> Any:
+    """lm-eval's model of ours, for documents that are spelled as numbers of tokens."""
+    from lm_eval.models.huggingface import HFLM
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = train_tokenizer(["a b c"], 300, Path(folder) / "bpe")
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, max_length=length, prefix_token_id=BOS, batch_size=1)
+    harness.tok_encode = lambda text, **_: list(map(int, text.split()))
+    return harness
+
+
+def _rolling(harness: Any, documents: Sequence[Sequence[int]]) -> float:
+    """Nats a token of lm-eval's `loglikelihood_rolling`."""
+    from lm_eval.api.instance import Instance
+
+    requests = [
+        Instance(request_type="loglikelihood_rolling", doc={}, arguments=(" ".join(map(str, document)),), idx=number)
+        for number, document in enumerate(documents)
+    ]
+    with contextlib.redirect_stderr(io.StringIO()):  # bars that cannot be turned off
+        found = harness.loglikelihood_rolling(requests, disable_tqdm=True)
+    return -sum(found) / sum(map(len, documents))
 
 
 def _passkey_costs(settings: BenchSettings) -> Iterator[Record]:
