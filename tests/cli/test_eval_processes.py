@@ -18,11 +18,17 @@ from longspan.scores import read_scores
 TASKS = "perplexity,position,context_gain,passkey,copying"
 
 
+LAUNCHER = (
+    *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--main_process_port", "0"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no"),
+)
+"""`accelerate launch`. What it calls multi-GPU runs on processors, too: they are several processes, and no more."""
+
+
 def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`longspan` in two processes, which accelerate would launch alike (on processors it asks for MPI)."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "longspan"]
+    """`longspan` in two processes."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, *map(str, arguments)]
+    command = [sys.executable, *LAUNCHER, "--num_processes", "2", "-m", "longspan", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 

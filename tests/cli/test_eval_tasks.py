@@ -77,5 +77,6 @@ def test_mistakes_are_one_line_that_says_what_to_do(
     assert "the haystack has" in asked("needle", "256", "--haystack", short)
     monkeypatch.setattr(room, "free_bytes", lambda device: 1 << 30)
     assert "tokens fit" in asked("needle", "16m")
+    assert "has no file lambada" in asked("lambada", "256", "--data", tmp_path)
     assert not (tmp_path / "o").exists()
     assert "--lengths is missing" in refused("eval", model_folder)
