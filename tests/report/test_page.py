@@ -64,7 +64,7 @@ def test_the_page_shows_every_length_arm_setting_and_origin(study_folder: Path, 
         assert re.search(rf"(?<![\w-]){expected}(?![\w-])", text)
     for expected in ("A & B <study>", "train_length: 256", "0123456789ab", "torch 2.13.0", "one processor"):
         assert expected in text
-    for heading in ("Perplexity by length", "Passkey by depth", "Loss by position", "Training loss"):
+    for heading in ("Perplexity by length", "By depth: passkey", "Loss by position", "Training loss"):
         assert heading in text
 
 

@@ -63,7 +63,7 @@ def test_png_without_resvg_and_unknown_formats_are_refused(
 
 def test_markdown_holds_every_task_the_ranking_and_the_command(study_folder: Path, tmp_path: Path) -> None:
     text = write_markdown(read_sources([study_folder]), tmp_path / "report.md").read_text(encoding="utf-8")
-    for expected in ("# books", "## Perplexity", "## Passkey: accuracy", "## Effective length", "## Reproduce"):
+    for expected in ("# books", "## perplexity", "## passkey: accuracy", "## Effective length", "## Reproduce"):
         assert expected in text
     assert f"longspan compare {study_folder / 'study.yaml'}" in text
     tables = [line for line in text.splitlines() if line.startswith("| rope | plain |")]

@@ -66,7 +66,7 @@ def _length_figure(results: Results, shown: set[Line], task: str, metric: str) -
     curves = curves_by_length(results, cells, metric, shown)
     values = [point.y for curve in curves for point in curve.points]
     y = _value_axis(values, metric, known)
-    title = _TITLES.get((task, metric), f"{task[0].upper()}{task[1:]}: {known.title} by length")
+    title = _TITLES.get((task, metric), f"{task}: {known.title} by length")
     note = _NOTES.get((task, metric), known.advice)
     if metric == "perplexity" and max(values) > y.high:
         note += f" Lines that leave the top go beyond {format_value(y.high, metric)}; the table has the numbers."

@@ -49,13 +49,18 @@ def _best_entry(results: Results, pairs: Pairs, task: str, metric: str, length: 
 
 def ranking_section(results: Results, threshold: float) -> str:
     """Lines by effective length, a table for each score."""
-    parts = []
+    parts: list[str] = []
+    nowhere: list[tuple[str, str]] = []
     for task, metric in ranked_measures(results):
+        ranked = rank(results, task, metric, threshold)
+        if not any(item.length for item in ranked):
+            nowhere.append((task, metric))
+            continue
         titles = [
             Title(text) for text in ("arm, extension", "effective length", f"{metric} there", "lower bound there")
         ]
         rows = []
-        for item in rank(results, task, metric, threshold):
+        for item in ranked:
             if item.cell is None or item.length is None:
                 rows.append(line_row(results, item.line, [Entry(DASH, value=0.0), Entry(DASH), Entry(DASH)]))
                 continue
@@ -64,6 +69,9 @@ def ranking_section(results: Results, threshold: float) -> str:
             rows.append(line_row(results, item.line, [length, cell_entry(item.cell, metric), bound]))
         heading = f"<h3>{task} {metric}</h3>"
         parts.append(f'<div data-task="{task}">{heading}{table(titles, rows)}</div>')
+    if nowhere:
+        tasks = ", ".join(f'<span data-task="{task}">{task} {metric}</span>' for task, metric in nowhere)
+        parts.append(f"<p>No line holds at the shortest length: {tasks}.</p>")
     note = f"{effective_rule(threshold)} {DASH}: not even at the shortest."
     return section("Effective length", note, "".join(parts)) if parts else ""
 

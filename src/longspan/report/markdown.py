@@ -26,7 +26,7 @@ def write_markdown(sources: Sources, out: Path, *, threshold: float = THRESHOLD)
     for task, metric in results.measures:
         if metric == METRICS.get(task, metric):
             cells = results.by_length(task, metric)
-            heading = f"## {task[0].upper()}{task[1:]}" + ("" if metric == task else f": {metric}")
+            heading = f"## {task}" + ("" if metric == task else f": {metric}")
             parts += [heading, metric_named(metric).advice, table_of(cells, lengths_of(cells), metric).strip()]
     for task, metric in ranked_measures(results):
         parts += [f"## Effective length: {task} {metric}", _ranking(results, task, metric, threshold)]

@@ -162,7 +162,7 @@ def _heat_section(results: Results, shown: set[Line], task: str, metric: str) ->
     note = "Depth (place of what is asked for, 0 % is the start of the prompt) by length in tokens."
     note += " The vertical line is the training length." if mark else ""
     body = f'{scale}<div class="maps">{"".join(maps)}</div>'
-    return section(f"{task[0].upper()}{task[1:]} by depth", note, body, task)
+    return section(f"By depth: {task}", note, body, task)
 
 
 def section(title: str, note: str, body: str, task: str | None = None) -> str:

@@ -122,6 +122,18 @@ def test_overlong_samples_are_left_out_when_asked(rows: Rows, bench: Benches) ->
         choose(task, bench(64, overlong="leave-out"), "longbench_lcc", 64, None)
 
 
+def test_what_is_done_with_overlong_samples_is_told_by_set_and_asked_of_those_that_read_it(
+    rows: Rows, bench: Benches
+) -> None:
+    rows("lambada_test.jsonl", [{"text": "a b c"}])
+    rows("lcc.jsonl", [{"origin_prompt": "a", "gold": ["x"]}])
+    pytest.importorskip("rapidfuzz")
+    told = [file_task(name).settings(bench(100, overlong="cut"), name) for name in ("lambada", "longbench_lcc")]
+    assert told[0]["lambada overlong"] == "leave-out"
+    assert told[1]["longbench_lcc overlong"] == "cut"
+    assert all(told[0][key] == told[1][key] for key in told[0].keys() & told[1].keys())
+
+
 def test_an_official_row_without_its_templates_is_one_line(rows: Rows, bench: Benches) -> None:
     rows("qasper.jsonl", [longbench()])
     with pytest.raises(DataError, match=r"put dataset2prompt\.json"):

@@ -149,7 +149,7 @@ class FileTask(SampleTask):
         from longspan.files import file_hash
 
         read: dict[str, Any] = {
-            "overlong": _overlong(self, bench),
+            f"{name} overlong": _overlong(self, bench),
             "chat": bench.chat,
             "max_samples": bench.options.get("max_samples"),
         }
@@ -185,7 +185,7 @@ def _encoded(frame: Frame, question: Question) -> tuple[list[int], list[int], in
 
 
 def _overlong(task: FileTask, bench: Bench) -> str:
-    chosen = bench.options.get("overlong") or task.overlong
+    chosen = (bench.options.get("overlong") if "overlong" in task.reads else None) or task.overlong
     if chosen not in OVERLONG:
         raise ConfigError(f"unknown way with overlong samples '{chosen}': use {' or '.join(OVERLONG)}")
     return str(chosen)
