@@ -216,7 +216,7 @@ def test_dark_mode_turns_the_ground_dark_and_the_ink_light(browser: Any, address
 def test_memory_and_speed_have_charts_of_their_own(page: Any) -> None:
     section = page.locator("section", has=page.locator("h2:text-is('Memory and speed by length')"))
     assert section.locator("figcaption b").all_text_contents() == [
-        "Prefill: bytes by length",
-        "Prefill: seconds by length",
+        "prefill: bytes by length",
+        "prefill: seconds by length",
     ]
     assert "512 KiB" in section.locator(".chart").first.text_content()
