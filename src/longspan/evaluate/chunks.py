@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 
 from longspan.kernels.cached import cached_attention
@@ -113,7 +113,7 @@ def hidden_in_chunks(model: PreTrainedModel, rows: Tensor, size: int, first: int
 
 
 def _attend(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
