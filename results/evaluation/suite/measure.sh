@@ -22,9 +22,9 @@ measure() { # NAME [OPTIONS]: one arm
     run() { longspan eval "$model" --out "$out/$arm" --quiet "$@"; }
     run "$@" --lengths 256,512,1k --tasks "$losses,passkey,copying,induction,$needles,vt,fwe,qa,qa_1,qa_2" \
         --text books/validation --max-targets 512 --data eval --trials 2 --depths 5
-    run "$@" --lengths 1k --tasks "niah_multiquery,lambada,longbench$leval,loogle" \
-        --trials 2 --depths 5 --data eval --max-samples 2 --overlong cut
-    run "$@" --lengths 2k --tasks cwe,longeval_topics --trials 2 --depths 5 --data eval --max-samples 2
+    run "$@" --lengths 1k --tasks niah_multiquery,lambada --trials 2 --depths 5 --data eval --max-samples 100
+    run "$@" --lengths 2k --tasks cwe --trials 2 --depths 5
+    run "$@" --lengths 2k --tasks "longbench$leval,loogle,longeval_topics" --data eval --max-samples 2 --overlong cut
     run "$@" --lengths 16k --tasks longeval_lines,key_values --depths 5 --data eval --max-samples 2
 }
 

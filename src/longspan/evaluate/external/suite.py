@@ -151,7 +151,7 @@ class FileTask(SampleTask):
         read: dict[str, Any] = {
             f"{name} overlong": _overlong(self, bench),
             "chat": bench.chat,
-            "max_samples": bench.options.get("max_samples"),
+            f"{name} max_samples": bench.options.get("max_samples"),
         }
         for length in bench.lengths:
             parts, _ = choose(self, bench, name, length, None)
