@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import io
 import math
@@ -132,21 +133,19 @@ def _stride_loop(model: PreTrainedModel, document: torch.Tensor, length: int, pr
 
 def _harness(model: PreTrainedModel, length: int) -> Any:
     """lm-eval's model of ours, for documents that are spelled as numbers of tokens."""
-    from lm_eval.models.huggingface import HFLM
-
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(["a b c"], 300, Path(folder) / "bpe")
-    harness = HFLM(pretrained=model, tokenizer=tokenizer, max_length=length, prefix_token_id=BOS, batch_size=1)
+    models = importlib.import_module("lm_eval.models.huggingface")
+    harness = models.HFLM(pretrained=model, tokenizer=tokenizer, max_length=length, prefix_token_id=BOS, batch_size=1)
     harness.tok_encode = lambda text, **_: list(map(int, text.split()))
     return harness
 
 
 def _rolling(harness: Any, documents: Sequence[Sequence[int]]) -> float:
     """Nats a token of lm-eval's `loglikelihood_rolling`."""
-    from lm_eval.api.instance import Instance
-
+    instance = importlib.import_module("lm_eval.api.instance").Instance
     requests = [
-        Instance(request_type="loglikelihood_rolling", doc={}, arguments=(" ".join(map(str, document)),), idx=number)
+        instance(request_type="loglikelihood_rolling", doc={}, arguments=(" ".join(map(str, document)),), idx=number)
         for number, document in enumerate(documents)
     ]
     with contextlib.redirect_stderr(io.StringIO()):  # bars that cannot be turned off
