@@ -56,7 +56,9 @@ def _chinese_words(text: str) -> list[str]:
 
 
 def _is_no_mark(letter: str) -> bool:
-    return unicodedata.category(letter)[0] not in "PSZC"
+    # signs that say something, like ℃ and ￥, stay; those that are wide forms of ASCII's go with them
+    plain = unicodedata.normalize("NFKC", letter)
+    return unicodedata.category(letter)[0] not in "PZC" and plain not in string.punctuation
 
 
 def _segmented(text: str) -> list[str]:
@@ -132,10 +134,10 @@ def one_choice(answer: str, reference: str) -> float:
 def several_choices(answer: str, reference: str) -> float:
     """1 for just the right letters of A to D, a quarter for some of them and no wrong one.
 
-    The answer's letters are those at its beginning; if there is none, those that stand alone in it.
+    The answer's letters are those that it begins with, if there are several; else those that stand alone in it.
     """
     right = set(re.findall("[A-D]", reference.split()[0])) if reference.split() else set()
-    begun = re.match(r"[A-D]+(?![a-z])", answer.strip())
+    begun = re.match(r"[A-D]{2,}(?![a-z])", answer.strip())
     said = set(begun[0]) if begun else set(re.findall(r"\b[A-D]\b", answer))
     if said == right:
         return 1.0
