@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longspan.intervals import bootstrap, mcnemar, normal_mean, paired_ratio_difference, wilson
+from longspan.intervals import bootstrap, mcnemar, normal_mean, paired_ratio_difference, share_difference, wilson
 
 
 def test_wilson_of_no_success_in_100_trials_ends_at_0037() -> None:
@@ -96,3 +96,10 @@ def test_mcnemar_of_equal_arms_is_one() -> None:
 def test_mcnemar_refuses_different_trials() -> None:
     with pytest.raises(ValueError, match="same trials"):
         mcnemar([True], [True, False])
+
+
+def test_the_difference_of_two_shares_is_that_of_newcombes_examples() -> None:
+    # Newcombe 1998, table II: 56 of 70 less 48 of 80, and 9 of 10 less 3 of 10, by his method 10
+    for first, second, low, high in (((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090)):
+        found = share_difference(first, second)
+        assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)

@@ -82,11 +82,24 @@ def normal_mean(values: Sequence[float]) -> tuple[float, float] | tuple[None, No
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A paired difference, first minus second, with its 95 % interval (None if there is one pair only)."""
+    """A difference, first minus second, with its 95 % interval (None if there is one pair only)."""
 
     value: float
     low: float | None
     high: float | None
+
+
+def share_difference(first: tuple[float, int], second: tuple[float, int]) -> Difference:
+    """Difference of two proportions of separate trials, each as successes and trials; shares as in `wilson`.
+
+    Source: Newcombe 1998, method 10 (both Wilson intervals, added as the sides of a right angle).
+
+    Raises:
+        ValueError: as `wilson`.
+    """
+    (low_a, high_a), (low_b, high_b) = wilson(*first), wilson(*second)
+    a, b = first[0] / first[1], second[0] / second[1]
+    return Difference(a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b))
 
 
 def paired_ratio_difference(
