@@ -1,8 +1,7 @@
 """Prompts of RULER's own generators, and its own scorer, from a copy of its repository.
 
-Its scripts run as they are, with the settings of its `synthetic.yaml` and the words of its `constants.py`. What needs a
-download is left out: the essays (their tasks get the sentences that repeat, as ours do here) and the two sets of
-questions.
+Its scripts run as they are, with the settings of its `synthetic.yaml` and the words of its `constants.py`. The essays
+need a download: tasks that hide needles in them get the sentences that repeat, as ours do here.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Prompt:
     """With the words that the answer follows."""
     references: tuple[str, ...]
     needed: int
-    """Character of `text` from which on the answer needs it: the first line that holds a right value, or the list."""
+    """Character of `text` from which on the answer needs it: the first line that holds a right value."""
 
 
 class Ruler:
@@ -75,14 +74,14 @@ class Ruler:
             _run(self._scripts / "data/synthetic" / f"{kind}.py", told)
             rows = (Path(out) / name / "validation.jsonl").read_text(encoding="utf-8").splitlines()
         head = template.partition("{context}")[0].rpartition("}")[2][-20:]
-        return [_prompt(json.loads(row), head, whole=kind.endswith("extraction")) for row in rows]
+        return [_prompt(json.loads(row), head) for row in rows]
 
 
-def _prompt(row: dict[str, Any], head: str, *, whole: bool) -> Prompt:
+def _prompt(row: dict[str, Any], head: str) -> Prompt:
     text = row["input"] + row["answer_prefix"]
-    context = text.rindex(head) + len(head)
-    first = context if whole else min(text.index(value, context) for value in row["outputs"])
-    return Prompt(text, tuple(row["outputs"]), first if whole else text.rindex("\n", 0, first))
+    context = text.rindex(head) + len(head)  # behind a worked example, where there is one
+    first = min(text.index(value, context) for value in row["outputs"])
+    return Prompt(text, tuple(row["outputs"]), text.rindex("\n", 0, first))
 
 
 def _module(path: Path) -> ModuleType:
