@@ -41,6 +41,7 @@ METHODS = (
     "ntk+select_merge(region=4,top=16,merge=4)",
     "select_merge(region=4,top=16,merge=4,positions='selected',route_heads='kv')",
     "coca+select_merge(region=4,top=16,merge=4,positions='selected_absolute')",
+    "yarn+dense",
     "rope",
 )
 GROWING = ("dynamic_ntk(factor=4.0)", "coca+dynamic_ntk(factor=4.0)")
@@ -75,6 +76,7 @@ VARIED = (
     "pi+pose",
     "ntk+random_positions",
     "yarn+skip_align",
+    "yarn+dense",
 )
 """Methods that act as another here does: by default they are tried on the first family alone."""
 

@@ -45,7 +45,7 @@ def test_bare_words_and_whole_numbers_are_taken_where_they_fit() -> None:
 def test_a_config_keeps_every_setting_and_gives_the_methods_back() -> None:
     methods = (ls.Coca(), ls.Yarn(ramp="turns"))
     saved = methods_to_json(methods)
-    assert saved[0] == {"name": "coca", "form": "exact", "gate": "relu"}
+    assert saved[0] == {"name": "coca", "form": "exact", "gate": "relu", "projection": "full"}
     assert methods_from_json(saved) == methods
 
 

@@ -41,6 +41,8 @@ def takes_chunks(model: PreTrainedModel) -> bool:
     family = FAMILIES.get(config.model_type.removeprefix(PREFIX))
     if family is None or family.forward is not None or config._attn_implementation not in _IMPLEMENTATIONS:
         return False
+    if not isinstance(model.get_decoder(), PreTrainedModel):  # whatever it is, it does not attend as the config says
+        return False
     if getattr(config, "attn_logit_softcapping", None) is not None:
         return False
     rotaries = [module for module in model.modules() if isinstance(module, LongspanRotary)]
