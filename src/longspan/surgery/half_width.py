@@ -59,9 +59,10 @@ def attend_to_half_width(
     seen = None if mask is None else mask[:, 0, :, :keys].expand(batch, -1, -1)
     known = keys, id(mask)
     if known not in longspan.key_turns:
-        longspan.key_turns[known] = key_turns(longspan.omega, positions_of(digits), seen, longspan.start)
+        turns = key_turns(longspan.omega, positions_of(digits), seen, longspan.start)
+        longspan.key_turns[known] = mask, turns
     output = half_width_attention(
-        query, t, passing, value, longspan.key_turns[known],
+        query, t, passing, value, longspan.key_turns[known][1],
         layout=site.layout, scaling=query.shape[-1] ** -0.5 if scaling is None else scaling, seen=seen,
     )  # fmt: skip
     return output.transpose(1, 2).contiguous()

@@ -28,8 +28,9 @@ class Rotation(NamedTuple):
     omega: Float[Tensor, "*B F"]
     key_tables: dict[int, tuple[Tensor, Tensor]]
     """cos and sin of all cached keys, by their number: made by the first layer that needs them, for all."""
-    key_turns: dict[tuple[int, int], KeyTurns]
-    """The same for keys that turn while they are read, by their number and the mask over them."""
+    key_turns: dict[tuple[int, int], tuple[Tensor | None, KeyTurns]]
+    """The same for keys that turn while they are read, by their number and the identity of the mask over them, which
+    is kept beside so that no other takes its place."""
     start: Start | None = None
     """Positions that turn at a speed of their own."""
     bands: tuple[Band, ...] = ()
