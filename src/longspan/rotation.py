@@ -15,6 +15,16 @@ Layout = Literal["half", "interleaved"]
 Rotate = Callable[[Tensor], Tensor]
 """R(p, omega) at fixed positions: `... T R` or `... T F` (first members only) -> `... T 2F`."""
 
+Magnitude = Literal["square", "relu", "softplus"]
+"""What is made of a pair (a, b) before it turns, its second member being 0: a^2 + b^2, or a gate of (a + b) / 2."""
+
+
+class Magnitudes(NamedTuple):
+    """Those of queries and of keys."""
+
+    query: Magnitude
+    key: Magnitude
+
 
 class Start(NamedTuple):
     """The first positions of a sequence, where a method lets pairs turn at a speed of their own."""

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from longspan.regions import RegionRule
-from longspan.rotation import Layout, Rotate
+from longspan.rotation import Layout, Magnitudes, Rotate
 from longspan.settings import check_settings
 from longspan.window import Window
 
@@ -178,6 +178,10 @@ class Feature(Method):
     def halves_keys(self) -> bool:
         """Whether a model's key projection makes one number for each pair, which both members get."""
         return False
+
+    def magnitudes(self) -> Magnitudes | None:
+        """phi and psi by name, where they are maps that one pass over q and k makes together with the rotation."""
+        return None
 
 
 Where = Callable[[Tensor], Tensor]

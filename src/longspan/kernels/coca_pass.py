@@ -6,17 +6,14 @@ as a head, and writes its two products with cos and sin into the result; the bac
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from longspan.equation import wide
-from longspan.rotation import Layout, split_pairs
-
-Magnitude = Literal["square", "relu", "softplus"]
-"""What is made of a pair: a^2 + b^2 of a query, or a gate of the mean (a + b) / 2 of a key."""
+from longspan.rotation import Layout, Magnitude, split_pairs
 
 
 class _Turned(torch.autograd.Function):

@@ -15,8 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from longspan.kernels.coca_pass import Magnitude
-from longspan.rotation import Layout
+from longspan.rotation import Layout, Magnitude
 
 ELEMENTS = 1024
 """Pairs that a program holds at once."""

@@ -11,8 +11,7 @@ from torch import Tensor
 from longspan.equation import Feature
 from longspan.kernels import coca_pass
 from longspan.kernels.trust import trusted
-from longspan.methods.feature.coca import Coca
-from longspan.rotation import Layout, rotate_pairs, rotation_tables
+from longspan.rotation import Layout, Magnitude, rotate_pairs, rotation_tables
 
 KERNEL = "CoCA's feature map and rotation in one kernel (Triton)"
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -28,19 +27,20 @@ def fused_features(
 ) -> Tensor | None:
     """Rotated features `B H T D` of queries or keys, or None where there is nothing better than the plain path.
 
-    That is so for every feature but exact CoCA, and under torch.compile, which makes one pass of the plain path by
+    That is so for features without `magnitudes`, and under torch.compile, which makes one pass of the plain path by
     itself and would see none in a kernel of ours. On a GPU the kernel runs where it has proved itself on that device.
 
     Args:
         x: `B H T D`
         tables: cos and sin, `B T F` or `1 T F`
     """
-    if type(feature) is not Coca or feature.form != "exact" or torch.compiler.is_compiling():
+    magnitudes = None if feature is None else feature.magnitudes()
+    if feature is None or magnitudes is None or torch.compiler.is_compiling():
         return None
-    magnitude: coca_pass.Magnitude = "square" if role == "query" else feature.gate
+    magnitude = magnitudes.query if role == "query" else magnitudes.key
     if _on_gpu(x):
         situation = (str(x.device), x.dtype, x.shape[-1], rotary_dim, layout, magnitude)
-        check = functools.partial(_fault, x, feature, role, rotary_dim, layout)
+        check = functools.partial(_fault, x, feature, magnitude, role, rotary_dim, layout)
         if trusted(KERNEL, situation, check, instead="a pass of torch's own operations"):
             return _by_triton(x, tables, rotary_dim, layout, magnitude)
     return coca_pass.turned(x, *tables, rotary_dim=rotary_dim, layout=layout, magnitude=magnitude)
@@ -51,7 +51,7 @@ def _on_gpu(x: Tensor) -> bool:
 
 
 def _by_triton(
-    x: Tensor, tables: tuple[Tensor, Tensor], rotary_dim: int, layout: Layout, magnitude: coca_pass.Magnitude
+    x: Tensor, tables: tuple[Tensor, Tensor], rotary_dim: int, layout: Layout, magnitude: Magnitude
 ) -> Tensor:
     from longspan.kernels.coca_triton import turned  # triton is not everywhere
 
@@ -60,7 +60,9 @@ def _by_triton(
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def _fault(like: Tensor, feature: Coca, role: Role, rotary_dim: int, layout: Layout) -> str | None:
+def _fault(
+    like: Tensor, feature: Feature, magnitude: Magnitude, role: Role, rotary_dim: int, layout: Layout
+) -> str | None:
     """What speaks against the kernel: outputs or gradients that are not those of the plain path in float64.
 
     Args:
@@ -78,7 +80,7 @@ def _fault(like: Tensor, feature: Coca, role: Role, rotary_dim: int, layout: Lay
     exact, x = given.double().requires_grad_(), given.clone().requires_grad_()
     expected = _plain(exact, feature, role, rotary_dim, layout, (tables[0].double(), tables[1].double()))
     (expected * weights.double()).sum().backward()
-    found = _by_triton(x, tables, rotary_dim, layout, "square" if role == "query" else feature.gate)
+    found = _by_triton(x, tables, rotary_dim, layout, magnitude)
     found.backward(weights)
     assert x.grad is not None
     assert exact.grad is not None
@@ -91,7 +93,7 @@ def _fault(like: Tensor, feature: Coca, role: Role, rotary_dim: int, layout: Lay
 
 
 def _plain(
-    x: Tensor, feature: Coca, role: Role, rotary_dim: int, layout: Layout, tables: tuple[Tensor, Tensor]
+    x: Tensor, feature: Feature, role: Role, rotary_dim: int, layout: Layout, tables: tuple[Tensor, Tensor]
 ) -> Tensor:
     head, rest = x[..., :rotary_dim], x[..., rotary_dim:]
     made = feature.phi(head, layout) if role == "query" else feature.psi(head, layout, {})

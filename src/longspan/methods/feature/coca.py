@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longspan.equation import Feature, wide
-from longspan.rotation import Layout, Rotate, join_pairs, split_pairs
+from longspan.rotation import Layout, Magnitudes, Rotate, join_pairs, split_pairs
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "softplus": functional.softplus}
 
@@ -62,3 +62,6 @@ class Coca(Feature):
 
     def halves_keys(self) -> bool:
         return self.projection == "half"
+
+    def magnitudes(self) -> Magnitudes | None:
+        return Magnitudes("square", self.gate) if self.form == "exact" else None
