@@ -64,4 +64,5 @@ class Coca(Feature):
         return self.projection == "half"
 
     def magnitudes(self) -> Magnitudes | None:
-        return Magnitudes("square", self.gate) if self.form == "exact" else None
+        # A class that is derived from this one may make other maps: it has to name them itself.
+        return Magnitudes("square", self.gate) if self.form == "exact" and type(self) is Coca else None
