@@ -21,7 +21,6 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 
 from transformers import PreTrainedModel
 
-
 VOCAB_SIZE = 128
 TRAIN_LENGTH = 64
 

@@ -57,7 +57,7 @@ def exact(tiny_model: Maker) -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize("max_length", [None, 128])
+@pytest.mark.parametrize("max_length", [None, pytest.param(128, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("methods_text", STILL)
 def test_decoding_equals_the_full_forward(methods_text: str, max_length: int | None, tiny_model: Maker) -> None:
     model = tiny_model("llama")

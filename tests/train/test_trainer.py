@@ -104,6 +104,7 @@ def test_warmup_rises_from_the_first_step_and_the_end_is_the_final_share(
     assert math.isfinite(learning_rate_share(0, run_config(steps=1, optimizer={"warmup": 1.0})))
 
 
+@pytest.mark.slow  # half a minute of the compiler's; that layers can be traced is tested beside surgery
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a processor needs the C++ compiler g++")
 def test_compiled_training_equals_the_plain_one(tmp_path: Path, run_config: Callable[..., RunConfig]) -> None:
     plain = train(run_config(steps=3), tmp_path / "plain").model
