@@ -48,8 +48,8 @@ GROWING = ("dynamic_ntk(factor=4.0)", "coca+dynamic_ntk(factor=4.0)")
 """Methods whose frequencies follow the length."""
 BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming", "select_merge")
 """Names in the spelling of methods that move or choose far keys: layers that slide have none."""
-THOROUGH = ("llama", "gpt_neox", "cohere", "gemma3_text")
-"""Families on which every method is tried by default: plain, partial and fused, interleaved, nested and sliding."""
+THOROUGH = ("llama", "gpt_neox", "gemma3_text")
+"""Families on which every method is tried by default: plain, partial and fused, nested and sliding."""
 SHORT = ("yarn", "dynamic_ntk(factor=4.0)", "coca", "alibi")
 """Methods that are tried by default on the others: one for each way in which a method acts."""
 
