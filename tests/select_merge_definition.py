@@ -6,7 +6,7 @@ import torch
 
 
 @torch.no_grad()
-def choices(q, k, sizes, *, routing="shifted", eligible="draft", per_key_head=False):
+def choices(q, k, sizes, *, routing="shifted", eligible="draft", per_key_head=False, rating="mean"):
     """`[batch][head][group]` -> the selected region ids: those seen in any case, then as they were found."""
     batch, heads, length, _ = q.shape
     share = heads // k.shape[1]
@@ -20,16 +20,22 @@ def choices(q, k, sizes, *, routing="shifted", eligible="draft", per_key_head=Fa
                 query = q[b, first : first + share].double().mean(0)
             else:
                 query = q[b, h].double()
-            result[b].append(_choices_of_head(query, key, sizes, length, routing, eligible))
+            result[b].append(_choices_of_head(query, key, sizes, length, routing, eligible, rating))
     return result
 
 
-def _choices_of_head(query, key, sizes, length, routing, eligible):
+def _choices_of_head(query, key, sizes, length, routing, eligible, rating):
     regions = math.ceil(length / sizes.region)
 
     def mean(x, region):
         rows = x[region * sizes.region : (region + 1) * sizes.region]
         return sum(rows) / len(rows)
+
+    def rated(asked, region):
+        if rating == "mean":
+            return float(asked @ mean(key, region))
+        rows = key[region * sizes.region : (region + 1) * sizes.region]
+        return sum(max(float(a) * float(row[d]) for row in rows) for d, a in enumerate(asked))
 
     groups, start = [], sizes.top
     while start < regions:
@@ -42,7 +48,7 @@ def _choices_of_head(query, key, sizes, length, routing, eligible):
             last = i - sizes.merge if eligible == "draft" else start - 1
             last = min(last, start - sizes.local - 1)
             asked = mean(query, router)
-            scores = {j: float(asked @ mean(key, j)) for j in range(sizes.sinks, last + 1)}
+            scores = {j: rated(asked, j) for j in range(sizes.sinks, last + 1)}
             rankings.append(sorted(scores, key=lambda j: -scores[j]))
         found = dict.fromkeys([*range(sizes.sinks), *range(start - sizes.local, start)])
         for rank in range(regions):

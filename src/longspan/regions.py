@@ -11,6 +11,7 @@ from longspan.errors import MethodError
 Routing = Literal["shifted", "lookahead"]
 Eligible = Literal["draft", "before_group"]
 Positions = Literal["all", "selected", "selected_absolute"]
+Rating = Literal["mean", "bound"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,8 @@ class RegionRule(NamedTuple):
     """Regions that a member may choose: up to the one `merge` before it, or all before its group."""
     per_key_head: bool = False
     """One choice for all query heads that share keys."""
+    rating: Rating = "mean"
+    """A region counts by the mean of its keys, or by a bound on its best one."""
     positions: Positions = "all"
     """`all`: turned first, then chosen; the others are chosen un-rotated. Under `selected` the key that a query sees as
     its r-th stands where the r-th token of the sequence stands, under `selected_absolute` where it always stood."""

@@ -39,7 +39,7 @@ def compact_turn(width):
 
 
 @pytest.mark.parametrize("routing", ["shifted", "lookahead"])
-@pytest.mark.parametrize("eligible", ["draft", "before_group"])
+@pytest.mark.parametrize(("eligible", "rating"), [("draft", "mean"), ("before_group", "mean"), ("draft", "bound")])
 @pytest.mark.parametrize(
     ("sizes", "length"),
     [
@@ -51,9 +51,9 @@ def compact_turn(width):
         (Sizes(region=2, top=32, merge=8, local=11, sinks=3), 131),
     ],
 )
-def test_equals_the_definition(sizes, length, routing, eligible):
+def test_equals_the_definition(sizes, length, routing, eligible, rating):
     q, k, v = make(length)
-    options = {"routing": routing, "eligible": eligible}
+    options = {"routing": routing, "eligible": eligible, "rating": rating}
     chosen = choices(q, k, sizes, **options)
     assert select_regions(q, k, sizes, **options)[0, 1].tolist() == [sorted(ids) for ids in chosen[0][1]]
     torch.testing.assert_close(run(q, k, v, sizes, **options), attention(q, k, v, sizes, chosen), rtol=0, atol=1e-12)
@@ -202,15 +202,16 @@ def test_compact_positions_stay_below_the_front_whatever_the_length():
     assert highest == SMALL.front - 1
 
 
+@pytest.mark.parametrize("rating", ["mean", "bound"])
 @pytest.mark.parametrize("changed", ["q", "k", "v"])
 @pytest.mark.parametrize("sizes", [SMALL, replace(SMALL, local=3, sinks=1)])
-def test_nothing_later_moves_an_earlier_output_by_a_bit(changed, sizes):
+def test_nothing_later_moves_an_earlier_output_by_a_bit(changed, sizes, rating):
     tensors = dict(zip("qkv", make(120), strict=True))
-    before = run(**tensors, sizes=sizes)
+    before = run(**tensors, sizes=sizes, rating=rating)
     for t in (33, 38, 39, 40, 64, 100, 119):
         other = {**tensors, changed: tensors[changed].clone()}
         other[changed][:, :, t:] += torch.randn(other[changed][:, :, t:].shape, dtype=torch.float64)
-        assert torch.equal(run(**other, sizes=sizes)[:, :, :t], before[:, :, :t])
+        assert torch.equal(run(**other, sizes=sizes, rating=rating)[:, :, :t], before[:, :, :t])
 
 
 def test_lookahead_lets_a_later_query_choose():
@@ -255,21 +256,36 @@ def test_a_planted_region_is_chosen_by_every_later_group():
     assert (select_regions(q, k, SMALL) == 5).any(-1).all()
 
 
-def test_padding_on_the_right_never_changes_a_row():
+def test_one_key_that_fits_is_found_by_its_bound_and_lost_in_its_mean():
+    """Its neighbours point the other way, so that the mean of its region is the worst of all."""
+    q, k, _ = make(400)
+    direction = torch.zeros(8, dtype=torch.float64)
+    direction[0] = 30.0
+    q = q + direction
+    k[:, :, 20:24] -= direction
+    k[:, :, 22] += 2 * direction
+    chosen = {rating: (select_regions(q, k, SMALL, rating=rating) == 5).any(-1) for rating in ("mean", "bound")}
+    assert chosen["bound"].all()
+    assert chosen["mean"].double().mean() < 0.1
+
+
+@pytest.mark.parametrize("rating", ["mean", "bound"])
+def test_padding_on_the_right_never_changes_a_row(rating):
     q, k, v = make(120)
-    short = run(q[:, :, :77], k[:, :, :77], v[:, :, :77], SMALL)
-    torch.testing.assert_close(run(q, k, v, SMALL)[:, :, :77], short, rtol=0, atol=1e-14)
+    short = run(q[:, :, :77], k[:, :, :77], v[:, :, :77], SMALL, rating=rating)
+    torch.testing.assert_close(run(q, k, v, SMALL, rating=rating)[:, :, :77], short, rtol=0, atol=1e-14)
 
 
-def test_lookahead_pools_only_what_is_no_padding():
+@pytest.mark.parametrize("rating", ["mean", "bound"])
+def test_lookahead_pools_only_what_is_no_padding(rating):
     q, k, v = make(120)
     lengths = torch.tensor([77])
     padded = [x.clone() for x in (q, k, v)]
     for x in padded:
         x[:, :, 77:] = 1e6
-    regions = select_regions(padded[0], padded[1], SMALL, routing="lookahead", lengths=lengths)
+    regions = select_regions(padded[0], padded[1], SMALL, routing="lookahead", lengths=lengths, rating=rating)
     found = select_merge_attention(*padded, SMALL, regions=regions)[:, :, :77]
-    alone = run(q[:, :, :77], k[:, :, :77], v[:, :, :77], SMALL, routing="lookahead")
+    alone = run(q[:, :, :77], k[:, :, :77], v[:, :, :77], SMALL, routing="lookahead", rating=rating)
     torch.testing.assert_close(found, alone, rtol=0, atol=1e-12)
 
 

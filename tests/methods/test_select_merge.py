@@ -42,13 +42,16 @@ def rotated(x: Tensor, positions: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("routing", ["shifted", "lookahead"])
 @pytest.mark.parametrize("eligible", ["draft", "before_group"])
-@pytest.mark.parametrize(("route_heads", "local"), [("query", 0), ("kv", 0), ("query", 1)])
+@pytest.mark.parametrize(
+    ("route_heads", "local", "rating"),
+    [("query", 0, "mean"), ("kv", 0, "mean"), ("query", 1, "mean"), ("kv", 1, "bound")],
+)
 def test_what_is_seen_is_what_the_list_based_definition_chooses(
-    routing: str, eligible: str, route_heads: str, local: int
+    routing: str, eligible: str, route_heads: str, local: int, rating: str
 ) -> None:
     q, k, _ = make(29)
-    method = small(routing=routing, eligible=eligible, route_heads=route_heads, local=local)
-    options = {"routing": routing, "eligible": eligible, "per_key_head": route_heads == "kv"}
+    method = small(routing=routing, eligible=eligible, route_heads=route_heads, local=local, rating=rating)
+    options = {"routing": routing, "eligible": eligible, "per_key_head": route_heads == "kv", "rating": rating}
     chosen = choices(q, k, method.sizes(), **options)
     seen = method.seen(q, k)
     for head, token in itertools.product(range(4), range(29)):
@@ -142,6 +145,7 @@ def test_what_it_cannot_do_is_refused_with_the_reason() -> None:
         ({"region": 0}, "at least 1"),
         ({"local": 3}, "between 0 and the 2 regions"),
         ({"routing": "ahead"}, "'shifted' or 'lookahead'"),
+        ({"rating": "best"}, "'mean' or 'bound'"),
         ({"positions": "none"}, "'all' or 'selected' or 'selected_absolute'"),
     ):
         with pytest.raises(MethodError, match=says):

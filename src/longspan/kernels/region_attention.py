@@ -28,6 +28,7 @@ def choose_regions(
         routing=rule.routing,
         eligible=rule.eligible,
         per_key_head=rule.per_key_head,
+        rating=rule.rating,
         lengths=torch.tensor(lengths, device=k.device) if seeing else None,
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longspan.kernels.groups import RoutedGroups, Turn
-from longspan.regions import Eligible, Routing, Sizes
+from longspan.regions import Eligible, Rating, Routing, Sizes
 
 ROUTERS = 64
 """Pooled queries that rank together: small groups choose several at a time."""
@@ -70,6 +70,7 @@ def select_regions(
     routing: Routing = "shifted",
     eligible: Eligible = "draft",
     per_key_head: bool = False,
+    rating: Rating = "mean",
     lengths: Int64[Tensor, " B"] | None = None,
     since: int = 0,
 ) -> Int64[Tensor, "B R J K"]:
@@ -84,6 +85,8 @@ def select_regions(
             as the authors' draft does: the choice then depends on up to `merge * region - 1` future queries.
         eligible: a member may choose regions up to the one `merge` before it (`draft`), or all before its group.
         per_key_head: one choice for all query heads that share keys (R = G), by their mean query.
+        rating: a region counts by q . the mean of its keys (`mean`), or by what q . any of them can be at most, given
+            the largest and the smallest value of each column (`bound`).
         lengths: tokens of each row that are no padding on the right; only `lookahead` can meet others.
         since: groups before this one are left out, and so may be the queries of all but the last group before it: q
             are then the last T of the S tokens, from the start of a region on.
@@ -92,7 +95,11 @@ def select_regions(
     share = q.shape[1] // k.shape[1]
     if per_key_head:
         q = q.unflatten(1, (k.shape[1], share)).mean(2)
-    queries, keys = (pooled(x, sizes, lengths) for x in (q, k))
+    queries = pooled(q, sizes, lengths)
+    if rating == "mean":
+        keys = pooled(k, sizes, lengths)
+    else:  # the largest value answers to what is positive in the query, the smallest to what is negative
+        queries, keys = torch.cat((queries.clamp(min=0), queries.clamp(max=0)), dim=-1), extremes(k, sizes)
     if not per_key_head:
         keys = keys.repeat_interleave(share, dim=1)
     # looking ahead, the last group may have fewer members than the others
@@ -120,6 +127,16 @@ def pooled(x: Tensor, sizes: Sizes, lengths: Tensor | None = None) -> Tensor:
     if whole < length:
         sums = torch.cat((sums, x[:, :, whole:].sum(2, keepdim=True, dtype=dtype)), dim=2)
     return sums / (end[:, None] - starts).clamp(1, sizes.region)[:, None, :, None]
+
+
+def extremes(x: Tensor, sizes: Sizes) -> Tensor:
+    """Largest, then smallest value of each column in each region: `B H T D` -> `B H n 2D` in float32 at least.
+
+    Padding counts as tokens: who could choose a region that holds some is padding too.
+    """
+    filled = -len(x[0, 0]) % sizes.region
+    whole = torch.cat((x, x[:, :, -1:].expand(-1, -1, filled, -1)), dim=2).unflatten(2, (-1, sizes.region))
+    return torch.cat((whole.amax(3), whole.amin(3)), dim=-1).to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _choices(

@@ -57,6 +57,7 @@ def continued_regions(
         routing=rule.routing,
         eligible=rule.eligible,
         per_key_head=rule.per_key_head,
+        rating=rule.rating,
         since=done,
     )
     return torch.cat((known, chosen), dim=2)

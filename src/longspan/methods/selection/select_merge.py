@@ -3,15 +3,17 @@
 Formula   regions of s tokens; the first c of them attend densely. Behind, m regions of queries form a group g. Each of
           its members ranks earlier regions by mean(q) . mean(k); read rank by rank, the first c - m distinct ones are
           what the whole group sees of the past, beside its own tokens up to the query: c s keys, whatever the length.
-          With local=w the last w regions before the group are always among them, with sinks=w the first w of all
-Source    arXiv:2410.04211, its abstract; the steps from the first author's draft code (fisalt/MS-Attention_draft)
+          With local=w the last w regions before the group are always among them, with sinks=w the first w of all.
+          rating="bound" ranks by sum_d max(mean(q)_d max_j k_jd, mean(q)_d min_j k_jd) over the keys j of a region
+Source    arXiv:2410.04211, its abstract; the steps from the first author's draft code (fisalt/MS-Attention_draft);
+          the bound from Quest (arXiv:2406.10774), which asks by each query when it decodes
 Differs   routing="shifted" asks the queries of group g - 1: exactly causal, so it decodes. The draft asks those of g
           itself (routing="lookahead", UNSAFE: up to m s - 1 future tokens choose what is seen, and a loss or perplexity
           measured with it says nothing; for comparisons alone, it cannot decode). The dedup is stable, the ragged last
           group is routed as the others, padding lies on the right. positions="selected" and "selected_absolute" are our
           reading of the abstract ("position encoding only on the selected tokens"), which no code shows. Ours
           too are local and sinks: in the draft no query is sure of its nearest past or of the first tokens, on which
-          models that were trained densely rest
+          models that were trained densely rest. So is the choice of a rating
 Checked   a list-based definition in float64, written apart, with gradients; changes of later q, k and v, to the bit;
           token by token against one pass
 Training  fine-tuning or from scratch; beside it a frequency method for a longer window (the authors: crd_ntk)
@@ -51,6 +53,9 @@ class SelectMerge(RegionSelection):
     """What the r-th member of a group may choose: up to the r-th region of the group before, or all before its own."""
     route_heads: Literal["query", "kv"] = "query"
     """One choice for each query head, or one for all that share a key head, by their mean query."""
+    rating: Literal["mean", "bound"] = "mean"
+    """What a region counts by: mean(q) . mean(k), or what mean(q) . k can be at most for any k within the extremes of
+    its columns: one key that fits stands out among others, where a mean loses it."""
     local: int = 0
     """w: regions just before a group that it sees in any case, among its c - m of the past; 0 as in the draft."""
     sinks: int = 0
@@ -64,7 +69,8 @@ class SelectMerge(RegionSelection):
         return Sizes(region=self.region, top=self.top, merge=self.merge, local=self.local, sinks=self.sinks)
 
     def rule(self) -> RegionRule:
-        return RegionRule(self.sizes(), self.routing, self.eligible, self.route_heads == "kv", self.positions)
+        per_key_head = self.route_heads == "kv"
+        return RegionRule(self.sizes(), self.routing, self.eligible, per_key_head, self.rating, self.positions)
 
     def seen(self, q: Tensor, k: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         sizes, queries, keys = self.sizes(), q.shape[2], k.shape[2]
@@ -99,11 +105,17 @@ class SelectMerge(RegionSelection):
             asked = self._tokens(q, router)
             if len(asked):
                 far = range(self.sinks, min(candidates, begin - self.local))
-                scores = {j: (asked.mean(0) @ self._tokens(k, j).mean(0)).item() for j in far}
+                scores = {j: self._rated(asked.mean(0), self._tokens(k, j)) for j in far}
                 rankings.append(sorted(far, key=lambda j: -scores[j]))
         by_rank = [ranking[r] for r in range(begin) for ranking in rankings if r < len(ranking)]
         certain = [*range(self.sinks), *range(begin - self.local, begin)]
         return list(dict.fromkeys([*certain, *by_rank]))[: self.top - self.merge]
+
+    def _rated(self, asked: Tensor, keys: Tensor) -> float:
+        """How well a region suits a query `D`; its keys are `s D`."""
+        if self.rating == "mean":
+            return (asked @ keys.mean(0)).item()
+        return torch.maximum(asked * keys.amax(0), asked * keys.amin(0)).sum().item()
 
     def _tokens(self, x: Tensor, region: int) -> Tensor:
         return x[region * self.region : (region + 1) * self.region]
