@@ -119,7 +119,12 @@ def _study_pages(root: Path, study: Path) -> list[Path]:
     shown = shown_lines(results)
     lines = [(line.arm, line.extension) for line in results.lines if line in shown]
     if _size(root / study) is not None:
-        lines = [(arm, "plain") for arm in dict.fromkeys(record.model for record in records)]
+        # an arm is measured as it was trained before anything else
+        measured = (results.line_of(record) for record in records if record.task == "perplexity")
+        first: dict[str, str] = {}
+        for line in measured:
+            first.setdefault(line.arm, line.extension)
+        lines = list(first.items())
     write_picture(records, root / picture, lines=lines)
     return [table, picture]
 
