@@ -26,7 +26,7 @@ demo: $(STAMP)  ## the main job on embedded text: train, extend, measure, report
 	$(BIN)/longspan demo --out runs/demo
 
 test: $(STAMP)  ## the whole default test suite, on two cores
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(STAMP)  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow --timeout 1200
