@@ -6,11 +6,12 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, by processes that tests start, too
 
 import copy
 import gc
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,14 @@ def pytest_collection_finish() -> None:
 def _few_threads() -> None:
     """Tiny tensors gain nothing from threads, and results do not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """What a test writes need not outlive a power cut, and a disk takes milliseconds to promise that it does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(params=FAMILIES)

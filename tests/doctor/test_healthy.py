@@ -59,7 +59,9 @@ def test_no_alarm_on_any_family(family: str, tiny_model: Maker) -> None:
     assert not alarms(ls.doctor(model))
 
 
-@pytest.mark.parametrize("family_name", ["gemma2", "granite", "gptj"])
+@pytest.mark.parametrize(
+    "family_name", ["gemma2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("granite", "gptj"))]
+)
 def test_no_alarm_on_bands_where_logits_are_scaled_otherwise(family_name: str, tiny_model: Maker) -> None:
     model = tiny_model(family_name)
     ls.extend(model, "dual_chunk", target_length=TARGET)

@@ -38,6 +38,7 @@ def small(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(small: dict[str, Any], tmp_path: Path) -> None:
     small["run"]["threads"] = 1
     study = StudyConfig.parse(small, "study")

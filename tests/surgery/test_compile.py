@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tolerances import LOGITS
 
 
-def test_layers_of_every_method_and_family_are_one_graph() -> None:
+@pytest.mark.parametrize("methods", ["some", pytest.param("all", marks=pytest.mark.slow)])
+def test_layers_of_every_family_are_one_graph(methods: str) -> None:
     script = Path(__file__).parents[1] / "compiled_layers.py"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
+    command = [sys.executable, str(script), methods]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     distances = json.loads(done.stdout)
     assert len(distances) > 15
