@@ -75,6 +75,9 @@ def test_methods_are_kept_in_their_canonical_spelling() -> None:
     [
         ({"model": {"from": "x", "size": "3m"}}, "'size' has no effect together with 'from'"),
         ({"model": {"rotary_pct": 0.5}}, "'rotary_pct' has no effect on llama"),
+        ({"model": {"key_value_heads": 3}}, "'key_value_heads' 3 must divide the 4 heads of 1m"),
+        ({"model": {"family": "gpt_neox", "key_value_heads": 1}}, "'key_value_heads' has no effect on gpt_neox"),
+        ({"model": {"from": "x", "key_value_heads": 1}}, "'key_value_heads' has no effect together with 'from'"),
         ({"model": {"size": "2m"}}, "unknown size '2m': choose one of 1m, 3m"),
         ({"model": {"family": "mamba"}}, "'model.family'"),
         ({"methods": "yarn+pi"}, "both fill the slot 'frequency'"),

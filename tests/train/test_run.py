@@ -314,6 +314,15 @@ def test_gpt_neox_and_mixed_precision_learn(tmp_path: Path, run_config: Make) ->
     assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.float32}
 
 
+def test_query_heads_share_as_many_key_heads_as_was_said(tmp_path: Path, run_config: Make) -> None:
+    settings = {"family": "llama", "size": "tiny", "key_value_heads": 1}
+    train(run_config(model=settings, methods="coca", steps=1), tmp_path, progress=False)
+    model = longspan.load(tmp_path / "checkpoint")
+    assert model.config.num_key_value_heads == 1
+    attention = model.model.layers[0].self_attn
+    assert attention.q_proj.out_features == 2 * attention.k_proj.out_features
+
+
 def test_runs_that_start_together_share_one_cache(tmp_path: Path, run_config: Make) -> None:
     data = {**run_config().data.model_dump(), "cache": str(tmp_path / "cache")}
     del data["mixture"]

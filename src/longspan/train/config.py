@@ -32,6 +32,8 @@ class ModelSettings(Settings):
     """RoPE's base."""
     rotary_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each head that is rotated (gpt_neox only)."""
+    key_value_heads: Annotated[int, Field(gt=0)] | None = None
+    """Key heads, each shared by a group of query heads (llama only); null: as many as there are query heads."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,11 +49,19 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.from_ is not None:
-            for key in ("family", "size", "base", "rotary_pct"):
+            for key in ("family", "size", "base", "rotary_pct", "key_value_heads"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"'{key}' has no effect together with 'from'; leave one of them out")
         elif self.family == "llama" and self.rotary_pct is not None:
             raise ValueError("'rotary_pct' has no effect on llama; leave it out or take family gpt_neox")
+        elif self.family == "gpt_neox" and self.key_value_heads is not None:
+            raise ValueError("'key_value_heads' has no effect on gpt_neox; leave it out or take family llama")
+        elif self.key_value_heads is not None and self.size is not None:
+            heads = find_size(self.size).heads
+            if heads % self.key_value_heads:
+                raise ValueError(
+                    f"'key_value_heads' {self.key_value_heads} must divide the {heads} heads of {self.size}"
+                )
         return self
 
     @field_validator("size")

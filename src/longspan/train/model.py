@@ -38,6 +38,7 @@ def make_model(config: RunConfig, prepared: Prepared, *, begun: bool) -> tuple[P
             wanted.base,
             config.seed,
             rotary_pct=wanted.rotary_pct,
+            key_value_heads=wanted.key_value_heads,
             token_ids=ids,
         )
         patch = install_methods(model, config.methods, config.train_length)

@@ -86,17 +86,19 @@ def build_plain_model(
     seed: int,
     *,
     rotary_pct: float | None = None,
+    key_value_heads: int | None = None,
     token_ids: dict[str, int | None] | None = None,
 ) -> PreTrainedModel:
     """A new model with ordinary rotary positions, weights drawn from `seed` alone.
 
-    `rotary_pct` is the share of each GPT-NeoX head that is rotated (0.25 if None). `token_ids` may give
-    `bos_token_id`, `eos_token_id` and `pad_token_id`.
+    `rotary_pct` is the share of each GPT-NeoX head that is rotated (0.25 if None), `key_value_heads` how many of them a
+    Llama has (as many as query heads if None). `token_ids` may give `bos_token_id`, `eos_token_id` and `pad_token_id`.
 
     Raises:
         FamilyError: an unknown family. ConfigError: an unknown size.
     """
-    config = model_config(family, size, vocab_size, train_length, base, rotary_pct=rotary_pct, token_ids=token_ids)
+    more: dict[str, Any] = {"rotary_pct": rotary_pct, "key_value_heads": key_value_heads, "token_ids": token_ids}
+    config = model_config(family, size, vocab_size, train_length, base, **more)
     model = LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else GPTNeoXForCausalLM(config)
     initialise(model, seed)
     return model
@@ -110,6 +112,7 @@ def model_config(
     base: float,
     *,
     rotary_pct: float | None = None,
+    key_value_heads: int | None = None,
     token_ids: dict[str, int | None] | None = None,
 ) -> LlamaConfig | GPTNeoXConfig:
     """The Hugging Face config of a new model; arguments and errors as `build_plain_model`."""
@@ -127,7 +130,8 @@ def model_config(
         **{"bos_token_id": None, "eos_token_id": None, **(token_ids or {})},
     }
     if family == "llama":
-        return LlamaConfig(**settings, intermediate_size=shape.intermediate, rms_norm_eps=1e-5)
+        settings |= {"intermediate_size": shape.intermediate, "num_key_value_heads": key_value_heads or shape.heads}
+        return LlamaConfig(**settings, rms_norm_eps=1e-5)
     if family == "gpt_neox":
         rotary["partial_rotary_factor"] = 0.25 if rotary_pct is None else rotary_pct
         return GPTNeoXConfig(**settings, intermediate_size=4 * shape.width)
