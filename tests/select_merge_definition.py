@@ -6,7 +6,7 @@ import torch
 
 
 @torch.no_grad()
-def choices(q, k, sizes, *, routing="shifted", eligible="draft", per_key_head=False, rating="mean"):
+def choices(q, k, sizes, *, routing="shifted", eligible="draft", per_key_head=False, rating="mean", follow=False):
     """`[batch][head][group]` -> the selected region ids: those seen in any case, then as they were found."""
     batch, heads, length, _ = q.shape
     share = heads // k.shape[1]
@@ -20,11 +20,11 @@ def choices(q, k, sizes, *, routing="shifted", eligible="draft", per_key_head=Fa
                 query = q[b, first : first + share].double().mean(0)
             else:
                 query = q[b, h].double()
-            result[b].append(_choices_of_head(query, key, sizes, length, routing, eligible, rating))
+            result[b].append(_choices_of_head(query, key, sizes, length, routing, eligible, rating, follow))
     return result
 
 
-def _choices_of_head(query, key, sizes, length, routing, eligible, rating):
+def _choices_of_head(query, key, sizes, length, routing, eligible, rating, follow):
     regions = math.ceil(length / sizes.region)
 
     def mean(x, region):
@@ -48,8 +48,12 @@ def _choices_of_head(query, key, sizes, length, routing, eligible, rating):
             last = i - sizes.merge if eligible == "draft" else start - 1
             last = min(last, start - sizes.local - 1)
             asked = mean(query, router)
-            scores = {j: rated(asked, j) for j in range(sizes.sinks, last + 1)}
-            rankings.append(sorted(scores, key=lambda j: -scores[j]))
+            own = {j: rated(asked, j) for j in range(last + 1)}
+            # a region and its place behind the one that is rated: itself, or the next
+            marks = {j: (own[j], 0) for j in range(sizes.sinks, last + 1)}
+            if follow:
+                marks = {j: max(mark, (own.get(j - 1, -math.inf), -1)) for j, mark in marks.items()}
+            rankings.append(sorted(marks, key=lambda j: marks[j], reverse=True))
         found = dict.fromkeys([*range(sizes.sinks), *range(start - sizes.local, start)])
         for rank in range(regions):
             for ranking in rankings:

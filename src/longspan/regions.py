@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
+from torch import Tensor
+
 from longspan.errors import MethodError
 
 Routing = Literal["shifted", "lookahead"]
@@ -80,6 +83,8 @@ class RegionRule(NamedTuple):
     """One choice for all query heads that share keys."""
     rating: Rating = "mean"
     """A region counts by the mean of its keys, or by a bound on its best one."""
+    follow: bool = False
+    """Behind each region that suits, the next one counts as much: what a query matches says what comes after it."""
     positions: Positions = "all"
     """`all`: turned first, then chosen; the others are chosen un-rotated. Under `selected` the key that a query sees as
     its r-th stands where the r-th token of the sequence stands, under `selected_absolute` where it always stood."""
@@ -93,3 +98,8 @@ class RegionRule(NamedTuple):
     def turns_late(self) -> bool:
         """Whether queries and keys are turned after the choice."""
         return self.positions != "all"
+
+
+def just_below(scores: Tensor) -> Tensor:
+    """The next smaller numbers: a rank right behind, so that two regions never stand level."""
+    return torch.nextafter(scores, torch.full_like(scores, -math.inf))

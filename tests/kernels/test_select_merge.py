@@ -39,7 +39,10 @@ def compact_turn(width):
 
 
 @pytest.mark.parametrize("routing", ["shifted", "lookahead"])
-@pytest.mark.parametrize(("eligible", "rating"), [("draft", "mean"), ("before_group", "mean"), ("draft", "bound")])
+@pytest.mark.parametrize(
+    ("eligible", "rating", "follow"),
+    [("draft", "mean", False), ("before_group", "mean", True), ("draft", "bound", False), ("draft", "bound", True)],
+)
 @pytest.mark.parametrize(
     ("sizes", "length"),
     [
@@ -51,9 +54,9 @@ def compact_turn(width):
         (Sizes(region=2, top=32, merge=8, local=11, sinks=3), 131),
     ],
 )
-def test_equals_the_definition(sizes, length, routing, eligible, rating):
+def test_equals_the_definition(sizes, length, routing, eligible, rating, follow):
     q, k, v = make(length)
-    options = {"routing": routing, "eligible": eligible, "rating": rating}
+    options = {"routing": routing, "eligible": eligible, "rating": rating, "follow": follow}
     chosen = choices(q, k, sizes, **options)
     assert select_regions(q, k, sizes, **options)[0, 1].tolist() == [sorted(ids) for ids in chosen[0][1]]
     torch.testing.assert_close(run(q, k, v, sizes, **options), attention(q, k, v, sizes, chosen), rtol=0, atol=1e-12)
@@ -202,16 +205,16 @@ def test_compact_positions_stay_below_the_front_whatever_the_length():
     assert highest == SMALL.front - 1
 
 
-@pytest.mark.parametrize("rating", ["mean", "bound"])
+@pytest.mark.parametrize("choice", [{}, {"rating": "bound"}, {"rating": "bound", "follow": True}])
 @pytest.mark.parametrize("changed", ["q", "k", "v"])
 @pytest.mark.parametrize("sizes", [SMALL, replace(SMALL, local=3, sinks=1)])
-def test_nothing_later_moves_an_earlier_output_by_a_bit(changed, sizes, rating):
+def test_nothing_later_moves_an_earlier_output_by_a_bit(changed, sizes, choice):
     tensors = dict(zip("qkv", make(120), strict=True))
-    before = run(**tensors, sizes=sizes, rating=rating)
+    before = run(**tensors, sizes=sizes, **choice)
     for t in (33, 38, 39, 40, 64, 100, 119):
         other = {**tensors, changed: tensors[changed].clone()}
         other[changed][:, :, t:] += torch.randn(other[changed][:, :, t:].shape, dtype=torch.float64)
-        assert torch.equal(run(**other, sizes=sizes, rating=rating)[:, :, :t], before[:, :, :t])
+        assert torch.equal(run(**other, sizes=sizes, **choice)[:, :, :t], before[:, :, :t])
 
 
 def test_lookahead_lets_a_later_query_choose():
@@ -267,6 +270,21 @@ def test_one_key_that_fits_is_found_by_its_bound_and_lost_in_its_mean():
     chosen = {rating: (select_regions(q, k, SMALL, rating=rating) == 5).any(-1) for rating in ("mean", "bound")}
     assert chosen["bound"].all()
     assert chosen["mean"].double().mean() < 0.1
+
+
+def test_the_region_behind_a_match_is_chosen_if_it_is_to_follow():
+    """Nothing in region 6 itself suits, and region 5, all of it, does."""
+    q, k, _ = make(400)
+    direction = torch.zeros(8, dtype=torch.float64)
+    direction[0] = 30.0
+    q = q + direction
+    k[:, :, 20:24] += direction
+    k[:, :, 24:28] -= direction
+    for rating in ("mean", "bound"):
+        alone, followed = (select_regions(q, k, SMALL, rating=rating, follow=follow) for follow in (False, True))
+        late = slice(2, None)  # groups that may choose region 6
+        assert not (alone == 6).any(-1)[:, :, late].any()
+        assert ((followed == 5).any(-1) & (followed == 6).any(-1))[:, :, late].all()
 
 
 @pytest.mark.parametrize("rating", ["mean", "bound"])

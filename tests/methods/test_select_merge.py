@@ -43,16 +43,16 @@ def rotated(x: Tensor, positions: Tensor) -> Tensor:
 @pytest.mark.parametrize("routing", ["shifted", "lookahead"])
 @pytest.mark.parametrize("eligible", ["draft", "before_group"])
 @pytest.mark.parametrize(
-    ("route_heads", "local", "rating"),
-    [("query", 0, "mean"), ("kv", 0, "mean"), ("query", 1, "mean"), ("kv", 1, "bound")],
+    ("route_heads", "local", "rating", "follow"),
+    [("query", 0, "mean", False), ("kv", 0, "mean", True), ("query", 1, "mean", False), ("kv", 1, "bound", True)],
 )
 def test_what_is_seen_is_what_the_list_based_definition_chooses(
-    routing: str, eligible: str, route_heads: str, local: int, rating: str
+    routing: str, eligible: str, route_heads: str, local: int, rating: str, follow: bool
 ) -> None:
     q, k, _ = make(29)
-    method = small(routing=routing, eligible=eligible, route_heads=route_heads, local=local, rating=rating)
-    options = {"routing": routing, "eligible": eligible, "per_key_head": route_heads == "kv", "rating": rating}
-    chosen = choices(q, k, method.sizes(), **options)
+    how = {"routing": routing, "eligible": eligible, "rating": rating, "follow": follow}
+    method = small(route_heads=route_heads, local=local, **how)
+    chosen = choices(q, k, method.sizes(), per_key_head=route_heads == "kv", **how)
     seen = method.seen(q, k)
     for head, token in itertools.product(range(4), range(29)):
         expected = set(range(token + 1))

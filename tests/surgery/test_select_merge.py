@@ -60,13 +60,14 @@ def test_decoding_and_chunks_equal_one_pass(positions: str, before: str) -> None
     route_heads=st.sampled_from(["query", "kv"]),
     eligible=st.sampled_from(["draft", "before_group"]),
     rating=st.sampled_from(["mean", "bound"]),
+    follow=st.booleans(),
     region=st.sampled_from([1, 3]),
     local=st.integers(0, 3),
 )
 def test_any_chunking_equals_one_pass(
-    pieces: list[int], length: int, route_heads: str, eligible: str, rating: str, region: int, local: int
+    pieces: list[int], length: int, route_heads: str, eligible: str, rating: str, follow: bool, region: int, local: int
 ) -> None:
-    choice = {"route_heads": route_heads, "eligible": eligible, "rating": rating}
+    choice = {"route_heads": route_heads, "eligible": eligible, "rating": rating, "follow": follow}
     method = ls.SelectMerge(region=region, top=6, merge=3, local=local, sinks=(3 - local) // 2, **choice)
     model = make_model("llama").double()
     ls.extend(model, method)

@@ -29,6 +29,7 @@ def choose_regions(
         eligible=rule.eligible,
         per_key_head=rule.per_key_head,
         rating=rule.rating,
+        follow=rule.follow,
         lengths=torch.tensor(lengths, device=k.device) if seeing else None,
     )
 

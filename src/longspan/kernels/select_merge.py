@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longspan.kernels.groups import RoutedGroups, Turn
-from longspan.regions import Eligible, Rating, Routing, Sizes
+from longspan.regions import Eligible, Rating, Routing, Sizes, just_below
 
 ROUTERS = 64
 """Pooled queries that rank together: small groups choose several at a time."""
@@ -71,6 +71,7 @@ def select_regions(
     eligible: Eligible = "draft",
     per_key_head: bool = False,
     rating: Rating = "mean",
+    follow: bool = False,
     lengths: Int64[Tensor, " B"] | None = None,
     since: int = 0,
 ) -> Int64[Tensor, "B R J K"]:
@@ -87,6 +88,7 @@ def select_regions(
         per_key_head: one choice for all query heads that share keys (R = G), by their mean query.
         rating: a region counts by q . the mean of its keys (`mean`), or by what q . any of them can be at most, given
             the largest and the smallest value of each column (`bound`).
+        follow: the region behind one that ranks high ranks right behind it.
         lengths: tokens of each row that are no padding on the right; only `lookahead` can meet others.
         since: groups before this one are left out, and so may be the queries of all but the last group before it: q
             are then the last T of the S tokens, from the start of a region on.
@@ -106,7 +108,7 @@ def select_regions(
     together = max(1, ROUTERS // sizes.merge) if routing == "shifted" else 1
     groups = range(since, sizes.groups(k.shape[2]))
     chosen = [
-        _choices(queries, keys, sizes, groups[start : start + together], behind, routing, eligible, lengths)
+        _choices(queries, keys, sizes, groups[start : start + together], behind, routing, eligible, follow, lengths)
         for start in range(0, len(groups), together)
     ]
     if not chosen:
@@ -147,6 +149,7 @@ def _choices(
     behind: int,
     routing: Routing,
     eligible: Eligible,
+    follow: bool,
     lengths: Tensor | None,
 ) -> Tensor:
     """The regions of some groups, `B R J K`; the first `behind` regions have no queries."""
@@ -160,6 +163,8 @@ def _choices(
     start = first if routing == "lookahead" else first - merge
     routers = queries[:, :, start - behind : start - behind + count * merge]
     scores = routers @ keys[:, :, : first + (count - 1) * merge].transpose(-1, -2)
+    if follow:
+        scores[..., 1:] = torch.maximum(scores[..., 1:], just_below(scores[..., :-1]))
     scores = scores.unflatten(2, (count, -1))  # B R J m n
     members = torch.arange(scores.shape[-2], device=scores.device)
     end = members - merge + 1 if eligible == "draft" else torch.zeros_like(members)

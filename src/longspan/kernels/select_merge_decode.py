@@ -58,6 +58,7 @@ def continued_regions(
         eligible=rule.eligible,
         per_key_head=rule.per_key_head,
         rating=rule.rating,
+        follow=rule.follow,
         since=done,
     )
     return torch.cat((known, chosen), dim=2)

@@ -4,7 +4,8 @@ Formula   regions of s tokens; the first c of them attend densely. Behind, m reg
           its members ranks earlier regions by mean(q) . mean(k); read rank by rank, the first c - m distinct ones are
           what the whole group sees of the past, beside its own tokens up to the query: c s keys, whatever the length.
           With local=w the last w regions before the group are always among them, with sinks=w the first w of all.
-          rating="bound" ranks by sum_d max(mean(q)_d max_j k_jd, mean(q)_d min_j k_jd) over the keys j of a region
+          rating="bound" ranks by sum_d max(mean(q)_d max_j k_jd, mean(q)_d min_j k_jd) over the keys j of a region;
+          with follow a region ranks by its own rating or, if that is higher, right behind the region before it
 Source    arXiv:2410.04211, its abstract; the steps from the first author's draft code (fisalt/MS-Attention_draft);
           the bound from Quest (arXiv:2406.10774), which asks by each query when it decodes
 Differs   routing="shifted" asks the queries of group g - 1: exactly causal, so it decodes. The draft asks those of g
@@ -13,7 +14,7 @@ Differs   routing="shifted" asks the queries of group g - 1: exactly causal, so 
           group is routed as the others, padding lies on the right. positions="selected" and "selected_absolute" are our
           reading of the abstract ("position encoding only on the selected tokens"), which no code shows. Ours
           too are local and sinks: in the draft no query is sure of its nearest past or of the first tokens, on which
-          models that were trained densely rest. So is the choice of a rating
+          models that were trained densely rest. So are the choice of a rating and follow
 Checked   a list-based definition in float64, written apart, with gradients; changes of later q, k and v, to the bit;
           token by token against one pass
 Training  fine-tuning or from scratch; beside it a frequency method for a longer window (the authors: crd_ntk)
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from longspan.equation import RegionSelection
 from longspan.errors import MethodError
-from longspan.regions import RegionRule, Sizes
+from longspan.regions import RegionRule, Sizes, just_below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,9 @@ class SelectMerge(RegionSelection):
     rating: Literal["mean", "bound"] = "mean"
     """What a region counts by: mean(q) . mean(k), or what mean(q) . k can be at most for any k within the extremes of
     its columns: one key that fits stands out among others, where a mean loses it."""
+    follow: bool = False
+    """Let the region behind one that suits count as much: the group before chooses, and what its tokens match stands
+    up to a group before what the group itself is to copy; a match may also lie on the last token of its region."""
     local: int = 0
     """w: regions just before a group that it sees in any case, among its c - m of the past; 0 as in the draft."""
     sinks: int = 0
@@ -70,7 +74,8 @@ class SelectMerge(RegionSelection):
 
     def rule(self) -> RegionRule:
         per_key_head = self.route_heads == "kv"
-        return RegionRule(self.sizes(), self.routing, self.eligible, per_key_head, self.rating, self.positions)
+        choice = (self.routing, self.eligible, per_key_head, self.rating, self.follow)
+        return RegionRule(self.sizes(), *choice, self.positions)
 
     def seen(self, q: Tensor, k: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         sizes, queries, keys = self.sizes(), q.shape[2], k.shape[2]
@@ -105,17 +110,25 @@ class SelectMerge(RegionSelection):
             asked = self._tokens(q, router)
             if len(asked):
                 far = range(self.sinks, min(candidates, begin - self.local))
-                scores = {j: self._rated(asked.mean(0), self._tokens(k, j)) for j in far}
+                scores = {j: self._rated(asked.mean(0), k, j) for j in far}
                 rankings.append(sorted(far, key=lambda j: -scores[j]))
         by_rank = [ranking[r] for r in range(begin) for ranking in rankings if r < len(ranking)]
         certain = [*range(self.sinks), *range(begin - self.local, begin)]
         return list(dict.fromkeys([*certain, *by_rank]))[: self.top - self.merge]
 
-    def _rated(self, asked: Tensor, keys: Tensor) -> float:
-        """How well a region suits a query `D`; its keys are `s D`."""
+    def _rated(self, asked: Tensor, k: Tensor, region: int) -> float:
+        """How well a region suits a query `D`."""
+        own = self._fit(asked, self._tokens(k, region))
+        if not self.follow or region == 0:
+            return own.item()
+        before = self._fit(asked, self._tokens(k, region - 1))
+        return torch.maximum(own, just_below(before)).item()
+
+    def _fit(self, asked: Tensor, keys: Tensor) -> Tensor:
+        """How well keys `s D` suit a query."""
         if self.rating == "mean":
-            return (asked @ keys.mean(0)).item()
-        return torch.maximum(asked * keys.amax(0), asked * keys.amin(0)).sum().item()
+            return asked @ keys.mean(0)
+        return torch.maximum(asked * keys.amax(0), asked * keys.amin(0)).sum()
 
     def _tokens(self, x: Tensor, region: int) -> Tensor:
         return x[region * self.region : (region + 1) * self.region]
