@@ -54,7 +54,7 @@ class Ruler:
         """Tokens that RULER lets an answer have, and counts in the length."""
         return int(self._words[self._tasks[name]["task"]]["tokens_to_generate"])
 
-    def prompts(self, name: str, length: int, count: int, answer: int | None = None) -> list[Prompt]:
+    def prompts(self, name: str, length: int, count: int, answer: int | None = None, seed: int = 0) -> list[Prompt]:
         """`count` prompts of the task `name`.
 
         Args:
@@ -68,7 +68,7 @@ class Ruler:
         with tempfile.TemporaryDirectory() as out:
             told: dict[str, Any] = {
                 "save_dir": out, "save_name": name, "tokenizer_path": self._tokenizer, "tokenizer_type": "hf",
-                "max_seq_length": length, "num_samples": count, "template": template,
+                "max_seq_length": length, "num_samples": count, "template": template, "random_seed": seed,
                 "tokens_to_generate": self.new_tokens(name) if answer is None else answer, **settings,
             }  # fmt: skip
             _run(self._scripts / "data/synthetic" / f"{kind}.py", told)
