@@ -103,6 +103,7 @@ def _groups(
 ) -> Iterator[_Groups]:
     heads, length = q.shape[1], q.shape[2]
     share = heads // k.shape[1]
+    k, v = k.contiguous(), v.contiguous()  # here once, or else `_gathered` copies all of them for each few groups
     inside = torch.arange(sizes.region, device=q.device)
     for number, count in _runs(sizes, length):
         start = sizes.front + number * sizes.group
