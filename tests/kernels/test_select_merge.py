@@ -46,10 +46,10 @@ def compact_turn(width):
 @pytest.mark.parametrize(
     ("sizes", "length"),
     [
-        (SMALL, 256),
-        (Sizes(region=4, top=8, merge=4), 256),
-        (Sizes(region=4, top=16, merge=4), 301),
-        (Sizes(region=2, top=32, merge=8), 259),
+        (SMALL, 128),
+        (Sizes(region=4, top=8, merge=4), 128),
+        (Sizes(region=4, top=16, merge=4), 149),
+        (Sizes(region=2, top=32, merge=8), 131),
         (Sizes(region=4, top=8, merge=2, local=1), 131),
         (Sizes(region=2, top=32, merge=8, local=11, sinks=3), 131),
     ],
@@ -270,6 +270,18 @@ def test_one_key_that_fits_is_found_by_its_bound_and_lost_in_its_mean():
     chosen = {rating: (select_regions(q, k, SMALL, rating=rating) == 5).any(-1) for rating in ("mean", "bound")}
     assert chosen["bound"].all()
     assert chosen["mean"].double().mean() < 0.1
+
+
+@pytest.mark.parametrize("sizes", [SMALL, Sizes(region=4, top=8, merge=1), Sizes(region=4, top=16, merge=4)])
+def test_among_regions_that_are_equally_good_the_first_are_chosen_however_long_the_input(sizes):
+    q, k = torch.ones(1, 1, 3000, 4, dtype=torch.float64), torch.ones(1, 1, 3000, 4, dtype=torch.float64)
+    k[:, :, 40:44] += 1
+    chosen = select_regions(q, k, sizes)
+    expected = sorted([10, *(region for region in range(sizes.selected) if region != 10)][: sizes.selected])
+    assert (chosen[0, 0, 60 // sizes.merge :] == torch.tensor(expected)).all()
+    for length in (77, 500, 2999):
+        alone = select_regions(q[:, :, :length], k[:, :, :length], sizes)
+        assert torch.equal(alone, chosen[:, :, : alone.shape[2]])
 
 
 def test_the_region_behind_a_match_is_chosen_if_it_is_to_follow():

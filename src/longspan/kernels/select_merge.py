@@ -189,7 +189,7 @@ def _fair_union(scores: Tensor, wanted: int, absent: Tensor | None) -> Tensor:
     """
     members, candidates = scores.shape[-2:]
     if members == 1:
-        return scores.squeeze(-2).topk(wanted, dim=-1).indices.sort(-1).values
+        return _best(scores.squeeze(-2), wanted)
     never = members * candidates
     depth = wanted if scores.device.type == "cuda" else min(wanted, 2 * math.ceil(wanted / members))
     while True:
@@ -200,10 +200,27 @@ def _fair_union(scores: Tensor, wanted: int, absent: Tensor | None) -> Tensor:
         depth = min(wanted, math.ceil(depth * 1.5 * wanted / found))  # repeats grow with the depth: half as much again
 
 
+def _best(scores: Tensor, wanted: int) -> Tensor:
+    """Places of the `wanted` highest scores, ascending; among equals the first, whatever stands behind them.
+
+    Regions are equally good more often than one would think: under a ReLU gate, those that no query sees. What
+    `topk` takes of them depends on how many candidates there are, and so on how the input was cut.
+    """
+    top = scores.topk(min(wanted + 1, scores.shape[-1]), dim=-1)
+    least = top.values[..., wanted - 1 : wanted]
+    if not bool((top.values[..., wanted:] == least).any()):
+        return top.indices[..., :wanted].sort(-1).values
+    level = scores == least
+    room = wanted - (scores > least).sum(-1, keepdim=True)
+    chosen = (scores > least) | (level & (level.cumsum(-1) <= room))
+    return chosen.nonzero()[:, -1].view(*scores.shape[:-1], wanted)
+
+
 def _best_places(scores: Tensor, depth: int, never: int, absent: Tensor | None) -> Tensor:
     """Where each candidate first stands when the members' first `depth` ranks are read rank by rank; or `never`."""
     members, candidates = scores.shape[-2:]
-    picks = scores.topk(depth, dim=-1).indices
+    picks = _best(scores, depth)
+    picks = picks.gather(-1, scores.gather(-1, picks).argsort(dim=-1, descending=True, stable=True))
     order = torch.arange(depth, device=scores.device) * members + torch.arange(members, device=scores.device)[:, None]
     order = order.expand_as(picks)
     if absent is not None:
