@@ -48,10 +48,8 @@ GROWING = ("dynamic_ntk(factor=4.0)", "coca+dynamic_ntk(factor=4.0)")
 """Methods whose frequencies follow the length."""
 BANDED = ("self_extend", "dual_chunk", "re_rope", "lm_infinite", "streaming", "select_merge")
 """Names in the spelling of methods that move or choose far keys: layers that slide have none."""
-THOROUGH = ("llama", "gpt_neox", "gemma3_text")
-"""Families on which every method is tried by default: plain, partial and fused, nested and sliding."""
-SHORT = ("yarn", "dynamic_ntk(factor=4.0)", "coca", "alibi")
-"""Methods that are tried by default on the others: one for each way in which a method acts."""
+SHORT = ("dynamic_ntk(factor=4.0)", "coca", "alibi")
+"""Methods that are tried on every family by default: one for each way in which a method acts."""
 
 VARIED = (
     "pi",
@@ -78,7 +76,7 @@ VARIED = (
     "yarn+skip_align",
     "yarn+dense",
 )
-"""Methods that act as another here does: by default they are tried on the first family alone."""
+"""Methods that act as another here does: where it is not a matter of the method itself, they are slow."""
 
 
 def matrix(methods: tuple[str, ...] = METHODS) -> list[pytest.ParameterSet]:
@@ -96,7 +94,7 @@ def matrix(methods: tuple[str, ...] = METHODS) -> list[pytest.ParameterSet]:
 
 
 def _by_default(family: str, text: str) -> bool:
-    return text in SHORT or family == FAMILIES[0] or (family in THOROUGH and text not in VARIED)
+    return text in SHORT or family == FAMILIES[0]
 
 
 TARGET = 256

@@ -39,7 +39,11 @@ def cached(model: PreTrainedModel, length: int) -> int:
 
 @pytest.mark.parametrize(
     "method",
-    ["none", "yarn", "coca", "pope", "pope(phase=False)", "dynamic_ntk", "coca+dynamic_ntk", "alibi", "pi+pose"],
+    ["yarn", "coca", "pope", "dynamic_ntk"]
+    + [
+        pytest.param(m, marks=pytest.mark.slow)
+        for m in ("none", "pope(phase=False)", "coca+dynamic_ntk", "alibi", "pi+pose")
+    ],
 )
 def test_plan_counts_the_cache_that_a_forward_makes(
     model_folder: Path, done: Done, tmp_path: Path, method: str

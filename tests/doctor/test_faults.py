@@ -9,14 +9,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 import longspan as ls
 from doctor.confusion import PAGE, names_on_the_page
 from doctor.faults import FAULTS, Fault
-from longspan.doctor import CHECKS
+from longspan.doctor import CHECKS, battery
 from longspan.doctor.battery import questions
 from longspan.surgery.families import FAMILIES
 from longspan.surgery.saved import patched_classes
 
 
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "whole"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_the_doctor_finds(fault: Fault) -> None:
+def test_the_doctor_finds(fault: Fault, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [question for question in questions() if whole or question.name in fault.caught_by]
+    monkeypatch.setattr(battery, "questions", lambda: asked)
     with fault.planted() as (model, against):
         report = ls.doctor(model, against=against)
     failed = {check.name for check in report.failed}

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from longspan.study.config import StudyConfig
+from longspan.study.run import compare
 from longspan.train import sizes
 
+TINY = sizes.Size(layers=2, width=32, heads=2, intermediate=64, tied=True)
 WORDS = ["the", "sun", "rises", "over", "a", "green", "hill", "and", "river", "water", "runs", "down", "to", "sea"]
 
 
@@ -23,17 +25,14 @@ def write_text(folder: Path, documents: int, words: int, seed: int) -> Path:
     return folder
 
 
-@pytest.fixture
-def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The tiny study as nested dictionaries."""
-    tiny = sizes.Size(layers=2, width=32, heads=2, intermediate=64, tied=True)
-    monkeypatch.setitem(sizes.SIZES, "tiny", tiny)
+def small_study(folder: Path) -> dict[str, Any]:
+    """The tiny study as nested dictionaries; its text is written into `folder`."""
     return {
         "name": "small",
         "run": {
             "model": {"size": "tiny"},
             "train_length": 64,
-            "data": {"text": str(write_text(tmp_path / "train", 3, 2000, 0)), "vocab_size": 300},
+            "data": {"text": str(write_text(folder / "train", 3, 2000, 0)), "vocab_size": 300},
             "steps": 4,
             "batch_tokens": 256,
             "log_every": 2,
@@ -42,12 +41,33 @@ def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "extensions": ["none", "pi", "yarn", "dynamic_ntk(factor=2)"],
         "lengths": [128, 256, 64],
         "evaluate": {
-            "text": str(write_text(tmp_path / "held-out", 3, 1000, 1)),
+            "text": str(write_text(folder / "held-out", 3, 1000, 1)),
             "perplexity": {"documents": 2, "max_targets": 32},
             "position": {"documents": 1},
             "passkey": None,
         },
     }
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size of its own."""
+    monkeypatch.setitem(sizes.SIZES, "tiny", TINY)
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    """The tiny study as nested dictionaries."""
+    return small_study(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny study, finished. Read only."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sizes.SIZES, "tiny", TINY)
+        return compare(StudyConfig.parse(small_study(folder), "study.yaml"), folder / "out", progress=False)
 
 
 @pytest.fixture

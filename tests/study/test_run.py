@@ -43,9 +43,8 @@ def count_cells(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) 
     return measured
 
 
-def test_a_study_measures_every_cell_and_reports(study: StudyConfig, tmp_path: Path) -> None:
-    out = compare(study, tmp_path / "out", progress=False)
-    records = read_records(out)
+def test_a_study_measures_every_cell_and_reports(study: StudyConfig, finished: Path) -> None:
+    records = read_records(finished)
     found = by_place(records, "perplexity", "perplexity")
     rope = {("rope", method, n) for method in ("rope", "pi", "yarn", "dynamic_ntk(factor=2.0)") for n in study.lengths}
     coca = {("coca", method, n) for method in ("coca", "coca+pi") for n in study.lengths}
@@ -53,16 +52,16 @@ def test_a_study_measures_every_cell_and_reports(study: StudyConfig, tmp_path: P
     assert all(value is not None and math.isfinite(value) for value in found.values())
     assert {(r.run, r.seed, r.train_length) for r in records} == {("small", 0, 64)}
     assert {r.model for r in records if r.task == "train"} == {"rope", "coca"}
-    table = (out / "table.md").read_text()
+    table = (finished / "table.md").read_text()
     assert "| coca | pi |" in table
-    assert "<html" in (out / "report.html").read_text()
-    assert read_study(out) == study
+    assert "<html" in (finished / "report.html").read_text()
+    assert read_study(finished).arms == study.arms
     bits = by_place(records, "perplexity", "bits_per_byte")
     assert set(bits) == set(found)
     # this text is ASCII, and a token of it is one character or more
     nll = by_place(records, "perplexity", "nll")
     assert all(0 < (bits[place] or 0) < (nll[place] or 0) / math.log(2) for place in bits)
-    measuring = json.loads((out / "data.json").read_text())["measuring"]
+    measuring = json.loads((finished / "data.json").read_text())["measuring"]
     # the default stride: a quarter of the window
     settings = {"attention": "sdpa", "dtype": "float32", "stride": {"64": 16, "128": 32, "256": 64}}
     assert set(measuring) == {"rope-0", "coca-0"}
@@ -70,10 +69,9 @@ def test_a_study_measures_every_cell_and_reports(study: StudyConfig, tmp_path: P
     assert measuring["coca-0"]["attention"] == "sdpa"
 
 
-def test_every_arm_and_extension_scores_the_same_documents(study: StudyConfig, tmp_path: Path) -> None:
-    out = compare(study, tmp_path / "out", progress=False)
+def test_every_arm_and_extension_scores_the_same_documents(finished: Path) -> None:
     scored: dict[tuple[str, str, int | None], list[str]] = {}
-    for score in read_scores(out):
+    for score in read_scores(finished):
         scored.setdefault((score.model, score.method, score.length), []).append(score.sample)
     # four extensions of rope, two of coca, three lengths; matched targets, so one text everywhere
     assert len(scored) == (4 + 2) * 3
@@ -81,38 +79,38 @@ def test_every_arm_and_extension_scores_the_same_documents(study: StudyConfig, t
     assert all(len(names) == 2 for names in scored.values())
 
 
-def test_at_the_training_length_extensions_of_factor_1_are_equal(study: StudyConfig, tmp_path: Path) -> None:
-    found = by_place(read_records(compare(study, tmp_path / "out", progress=False)), "perplexity", "perplexity")
+def test_at_the_training_length_extensions_of_factor_1_are_equal(finished: Path) -> None:
+    found = by_place(read_records(finished), "perplexity", "perplexity")
     assert len({found["rope", method, 64] for method in ("rope", "pi", "yarn", "dynamic_ntk(factor=2.0)")}) == 1
     assert len({found["rope", method, 128] for method in ("rope", "pi", "yarn", "dynamic_ntk(factor=2.0)")}) == 4
     assert found["coca", "coca+pi", 64] == found["coca", "coca", 64]
 
 
-def test_a_cell_is_what_transformers_gives_with_its_own_scaling(study: StudyConfig, tmp_path: Path) -> None:
+def test_a_cell_is_what_transformers_gives_with_its_own_scaling(finished: Path) -> None:
     """The PI cell at 256, against transformers' own linear scaling and its own loss."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    out = compare(study, tmp_path / "out", progress=False)
-    run = ArmRun(study, out, "rope", 0)
+    study = read_study(finished)
+    run = ArmRun(study, finished, "rope", 0)
     config = AutoConfig.from_pretrained(run.folder / "checkpoint")
     config.rope_parameters = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
     model = AutoModelForCausalLM.from_pretrained(run.folder / "checkpoint", config=config)
     losses = []
-    for document in perplexity_documents(study, open_held_out(out)):
+    for document in perplexity_documents(study, open_held_out(finished)):
         # a stride of 64 moves windows of [BOS] + 255; targets are the 32 tokens from 256 on, all in the second window
         row = torch.cat([torch.tensor([config.bos_token_id]), document[64 : 64 + 255]])
         labels = torch.full_like(row, -100)
         labels[256 - 64 + 1 : 288 - 64 + 1] = row[256 - 64 + 1 : 288 - 64 + 1]
         with torch.no_grad():
             losses.append(model(row[None], labels=labels[None]).loss.item())
-    found = by_place(read_records(out), "perplexity", "nll")
+    found = by_place(read_records(finished), "perplexity", "nll")
     assert found["rope", "pi", 256] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
 def test_a_stopped_study_goes_on_without_measuring_a_cell_twice(
-    study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: StudyConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = read_records(compare(study, tmp_path / "whole", progress=False))
+    whole = read_records(finished)
     with monkeypatch.context() as patch:
         first = count_cells(patch, stop_after=5)
         with pytest.raises(KeyboardInterrupt):

@@ -138,7 +138,7 @@ def test_sliding_window_layers_decode_as_they_prefill(methods: str) -> None:
             ls.extend(model, methods, target_length=TARGET)
         return
     with ls.extend(model, methods, target_length=TARGET):
-        tokens = ids()
+        tokens = ids(length=76)
         found, _ = decoded(model, tokens, prefill=60)
         with torch.no_grad():
             assert logit_distance(found, model(tokens, use_cache=False).logits) < LOGITS

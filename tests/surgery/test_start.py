@@ -83,7 +83,9 @@ def test_in_a_fused_projection_only_the_rows_of_keys_that_rotate_change(tiny_mod
     assert rows == list(expected)
 
 
-@pytest.mark.parametrize("family", WITHOUT_NORM)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=() if f in ("llama", "gpt_neox") else pytest.mark.slow) for f in WITHOUT_NORM]
+)
 def test_fitted_t_is_the_same_in_both_halves_and_brings_scores_closer(tiny_model: Tiny, family: str) -> None:
     errors = {}
     for start in ("mean", "random", "fit"):
