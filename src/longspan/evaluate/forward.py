@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from longspan.errors import CheckpointError, DataError, FamilyError
 from longspan.evaluate.chunks import attending_to_cache, hidden_in_chunks, saves_memory, takes_chunks
-from longspan.evaluate.feed_forward import feed_forward_in_pieces
 from longspan.surgery.families import PREFIX
 from longspan.surgery.rotary import LOCAL, LongspanRotary
 
@@ -136,8 +135,7 @@ def _reading(model: PreTrainedModel, rows: Tensor, first: int) -> Iterator[Itera
     length = rows.shape[1]
     size = chunk_size(model, length)
     if size is None and not _stores_context(model, length, first):
-        with feed_forward_in_pieces(model):
-            yield iter([(0, model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state)])
+        yield iter([(0, model.get_decoder()(input_ids=rows, use_cache=False, return_dict=True).last_hidden_state)])
         return
     with attending_to_cache(model, length):
         yield hidden_in_chunks(model, rows, size or length, first)

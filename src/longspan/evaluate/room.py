@@ -20,8 +20,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def least_bytes_per_token(model: PreTrainedModel) -> int:
-    """What a forward pass takes of memory for each token at least: the residual stream, queries, and what they see."""
-    return 4 * int(model.config.hidden_size) * model.dtype.itemsize
+    """What a forward pass takes of memory for each token at least: the residual stream and the inside of an MLP."""
+    hidden = int(model.config.hidden_size)
+    inner = int(getattr(model.config, "intermediate_size", None) or 4 * hidden)
+    return (2 * hidden + 2 * inner) * model.dtype.itemsize
 
 
 def check_memory(model: PreTrainedModel, lengths: Sequence[int]) -> None:
