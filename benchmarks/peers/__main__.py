@@ -9,24 +9,14 @@ ours, too.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
 from benchmarks.peers.measure import greedy, readers, readings, statistics_of
-from benchmarks.peers.ruler import Ruler
+from benchmarks.peers.ruler import opened
 from benchmarks.peers.suites import TASKS, make
 from longspan.jsonl import write_rows
 from longspan.lengths import parse_length
 from longspan.models import load_model
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder that may hold nothing but `tokenizer.json`."""
-    if (folder / "tokenizer_config.json").exists():
-        return AutoTokenizer.from_pretrained(folder)
-    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
 
 
 def main() -> None:
@@ -42,17 +32,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
-    tokenizer = load_tokenizer(told.tokenizer)
     model = None if told.model is None else load_model(str(told.model), device="cpu")
     records = []
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        ruler = Ruler(told.ruler, Path(folder))
+    with opened(told.ruler, told.tokenizer) as (ruler, tokenizer):
         for name in told.tasks:
             suites = make(ruler, tokenizer, name, told.length, told.depths, told.trials, told.seed)
             who = list(readers(tokenizer, name, told.length))
             if model is not None:
-                who.append((told.model.parent.name, greedy(model, tokenizer)))
+                who.append((str(told.model), greedy(model, tokenizer)))
             found = [row for one, say in who for row in readings(ruler, suites, told.length, one, say)]
             for record in [*statistics_of(suites, told.length), *found]:
                 records.append(record)

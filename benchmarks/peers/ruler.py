@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import yaml
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 Scorer = Callable[[list[str], list[list[str]]], float]
 
@@ -75,6 +76,18 @@ class Ruler:
             rows = (Path(out) / name / "validation.jsonl").read_text(encoding="utf-8").splitlines()
         head = template.partition("{context}")[0].rpartition("}")[2][-20:]
         return [_prompt(json.loads(row), head) for row in rows]
+
+
+@contextmanager
+def opened(folder: Path, tokenizer: Path) -> Iterator[tuple[Ruler, PreTrainedTokenizerBase]]:
+    """RULER from `folder`, and the tokenizer of its prompts, whose folder may hold nothing but `tokenizer.json`."""
+    if (tokenizer / "tokenizer_config.json").exists():
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    else:
+        loaded = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer / "tokenizer.json"))
+    with tempfile.TemporaryDirectory() as saved:
+        loaded.save_pretrained(saved)
+        yield Ruler(folder, Path(saved)), loaded
 
 
 def _prompt(row: dict[str, Any], head: str) -> Prompt:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tempfile
 from pathlib import Path
 
-from benchmarks.peers.ruler import Ruler
+from benchmarks.peers.ruler import opened
 from benchmarks.peers.suites import NEEDLES, make
 from longspan.files import write_text
 from longspan.lengths import parse_length
-from longspan.models import load_tokenizer
 
 
 def main() -> None:
@@ -27,14 +25,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--tasks", nargs="*", default=NEEDLES, choices=NEEDLES, metavar="TASK")
     parser.add_argument("--length", type=parse_length, default=512)
-    parser.add_argument("--count", type=int, default=1000, help="prompts of a task and suite")
+    parser.add_argument("--count", type=int, default=1000, help="prompts of a task and suite, a multiple of 10")
     parser.add_argument("--seed", type=int, default=1)
     told = parser.parse_args()
-    tokenizer = load_tokenizer(told.tokenizer)
     texts: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        ruler = Ruler(told.ruler, Path(folder))
+    with opened(told.ruler, told.tokenizer) as (ruler, tokenizer):
         for name in told.tasks:
             suites = make(ruler, tokenizer, name, told.length, 10, told.count // 10, told.seed)
             texts += [f"{prompt.text} {', '.join(prompt.references)}." for prompt in suites.theirs]

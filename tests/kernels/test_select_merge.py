@@ -250,21 +250,23 @@ def test_a_region_that_one_member_ranks_first_survives_whatever_the_others_think
     assert regions[0, 0, 0].tolist() == [0, 1, 2, 4]
 
 
-def test_a_planted_region_is_chosen_by_every_later_group():
+def looking_one_way():
+    """Queries of 400 tokens that all look in one direction, keys that do not, and the direction."""
     q, k, _ = make(400)
     direction = torch.zeros(8, dtype=torch.float64)
     direction[0] = 30.0
-    q = q + direction
+    return q + direction, k, direction
+
+
+def test_a_planted_region_is_chosen_by_every_later_group():
+    q, k, direction = looking_one_way()
     k[:, :, 20:24] += direction
     assert (select_regions(q, k, SMALL) == 5).any(-1).all()
 
 
 def test_one_key_that_fits_is_found_by_its_bound_and_lost_in_its_mean():
     """Its neighbours point the other way, so that the mean of its region is the worst of all."""
-    q, k, _ = make(400)
-    direction = torch.zeros(8, dtype=torch.float64)
-    direction[0] = 30.0
-    q = q + direction
+    q, k, direction = looking_one_way()
     k[:, :, 20:24] -= direction
     k[:, :, 22] += 2 * direction
     chosen = {rating: (select_regions(q, k, SMALL, rating=rating) == 5).any(-1) for rating in ("mean", "bound")}
@@ -286,10 +288,7 @@ def test_among_regions_that_are_equally_good_the_first_are_chosen_however_long_t
 
 def test_the_region_behind_a_match_is_chosen_if_it_is_to_follow():
     """Nothing in region 6 itself suits, and region 5, all of it, does."""
-    q, k, _ = make(400)
-    direction = torch.zeros(8, dtype=torch.float64)
-    direction[0] = 30.0
-    q = q + direction
+    q, k, direction = looking_one_way()
     k[:, :, 20:24] += direction
     k[:, :, 24:28] -= direction
     for rating in ("mean", "bound"):

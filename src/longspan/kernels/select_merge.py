@@ -206,6 +206,8 @@ def _best(scores: Tensor, wanted: int) -> Tensor:
     Regions are equally good more often than one would think: under a ReLU gate, those that no query sees. What
     `topk` takes of them depends on how many candidates there are, and so on how the input was cut.
     """
+    if scores.device.type == "cuda":  # sorts them all sooner than the host would learn whether some are equal
+        return scores.argsort(dim=-1, descending=True, stable=True)[..., :wanted].sort(-1).values
     top = scores.topk(min(wanted + 1, scores.shape[-1]), dim=-1)
     least = top.values[..., wanted - 1 : wanted]
     if not bool((top.values[..., wanted:] == least).any()):

@@ -91,8 +91,9 @@ def build_plain_model(
 ) -> PreTrainedModel:
     """A new model with ordinary rotary positions, weights drawn from `seed` alone.
 
-    `rotary_pct` is the share of each GPT-NeoX head that is rotated (0.25 if None), `key_value_heads` how many of them a
-    Llama has (as many as query heads if None). `token_ids` may give `bos_token_id`, `eos_token_id` and `pad_token_id`.
+    `rotary_pct` is the share of each GPT-NeoX head that is rotated (0.25 if None), `key_value_heads` the number of
+    key heads of a Llama (that of query heads if None). `token_ids` may give `bos_token_id`, `eos_token_id` and
+    `pad_token_id`.
 
     Raises:
         FamilyError: an unknown family. ConfigError: an unknown size.
